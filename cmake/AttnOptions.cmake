@@ -1,0 +1,70 @@
+# Build type, compiler flags, and which ISA levels this compiler can produce.
+include(CheckCCompilerFlag)
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Release, RelWithDebInfo or Debug" FORCE)
+endif()
+
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_C_EXTENSIONS OFF)
+set(CMAKE_C_VISIBILITY_PRESET hidden)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON) # objects are compiled once for both libraries
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/lib)
+set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/lib)
+
+set(THREADS_PREFER_PTHREAD_FLAG OFF)
+find_package(Threads REQUIRED)
+
+# -ffp-contract=off: a*b+c means two roundings wherever it is written, so that the C reference gives
+# the same bits whatever flags its file gets. Fused is written fma() or as an intrinsic.
+set(ATTN_C_FLAGS -ffp-contract=off -Wall -Wextra -Wpedantic -Wconversion)
+if(ATTN_WERROR)
+  list(APPEND ATTN_C_FLAGS -Werror)
+endif()
+set(ATTN_LINK_FLAGS)
+if(ATTN_SANITIZE)
+  list(APPEND ATTN_C_FLAGS -fsanitize=${ATTN_SANITIZE} -fno-omit-frame-pointer
+       -fno-sanitize-recover=all)
+  list(APPEND ATTN_LINK_FLAGS -fsanitize=${ATTN_SANITIZE})
+endif()
+if(ATTN_COVERAGE)
+  list(APPEND ATTN_C_FLAGS --coverage)
+  list(APPEND ATTN_LINK_FLAGS --coverage)
+endif()
+
+# ISA levels: each includes the one before. Files named *_<level>.c get these flags, and
+# ATTN_HAVE_<LEVEL> tells the tables of function pointers what was built.
+set(ATTN_LEVELS)
+set(flags_avx2 -mavx2 -mfma -mf16c)
+set(flags_avx512 ${flags_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
+set(flags_avx512vnni ${flags_avx512} -mavx512vnni)
+set(flags_avx512bf16 ${flags_avx512vnni} -mavx512bf16)
+set(flags_amx ${flags_avx512bf16} -mamx-tile -mamx-bf16 -mamx-int8)
+set(flags_neon)
+set(flags_neonbf16 -march=armv8.2-a+bf16)
+set(flags_sve -march=armv8.2-a+sve)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
+  set(candidates avx2 avx512 avx512vnni avx512bf16 amx)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  set(candidates neon neonbf16 sve)
+else()
+  set(candidates)
+endif()
+foreach(level ${candidates})
+  if(flags_${level})
+    string(REPLACE ";" " " joined "${flags_${level}}")
+    check_c_compiler_flag("${joined}" ATTN_CC_HAS_${level})
+  else()
+    set(ATTN_CC_HAS_${level} ON)
+  endif()
+  if(ATTN_CC_HAS_${level})
+    list(APPEND ATTN_LEVELS ${level})
+    set(ATTN_FLAGS_${level} ${flags_${level}})
+    string(TOUPPER ${level} upper)
+    list(APPEND ATTN_C_DEFINITIONS ATTN_HAVE_${upper}=1)
+  endif()
+endforeach()
