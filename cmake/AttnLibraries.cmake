@@ -13,7 +13,6 @@ add_library(attn_static STATIC ${objects})
 add_library(attn_shared SHARED ${objects})
 target_link_libraries(attn_static PUBLIC Threads::Threads m)
 target_link_libraries(attn_shared PRIVATE Threads::Threads m)
-target_compile_definitions(attn_static INTERFACE ATTN_STATIC)
 foreach(lib attn_static attn_shared)
   target_include_directories(
     ${lib} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>

@@ -17,7 +17,6 @@ function(attn_room name)
   endif()
   add_library(${name} OBJECT ${arg_SOURCES})
   attn_target_defaults(${name})
-  target_compile_definitions(${name} PRIVATE ATTN_BUILD)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/include
                                              ${PROJECT_SOURCE_DIR}/src)
   set_property(GLOBAL APPEND PROPERTY ATTN_ROOMS ${name})
@@ -162,7 +161,6 @@ function(attn_lm_library)
   attn_need(UTF8PROC libutf8proc libutf8proc-dev)
   add_library(attn_lm_objects OBJECT ${ARGN})
   attn_target_defaults(attn_lm_objects)
-  target_compile_definitions(attn_lm_objects PRIVATE ATTN_BUILD)
   target_include_directories(attn_lm_objects PRIVATE ${PROJECT_SOURCE_DIR}/include
                                                      ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(attn_lm_objects PRIVATE PkgConfig::PCRE2 PkgConfig::UTF8PROC)
@@ -178,7 +176,8 @@ function(attn_lm_library)
   endforeach()
   set_target_properties(attn_lm_shared PROPERTIES VERSION ${PROJECT_VERSION}
                                                   SOVERSION ${PROJECT_VERSION_MAJOR}
-                                                  EXPORT_NAME lm)
+                                                  EXPORT_NAME lm
+                                                  INSTALL_RPATH "$ORIGIN")
   add_library(attn::lm ALIAS attn_lm_shared)
 endfunction()
 
