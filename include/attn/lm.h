@@ -1,0 +1,14 @@
+/**
+ * attn/lm.h: everything of libattn_lm.
+ */
+#ifndef ATTN_LM_H
+#define ATTN_LM_H
+
+#include <attn/attn.h>
+#include <attn/generate.h>
+#include <attn/gguf.h>
+#include <attn/model.h>
+#include <attn/sampler.h>
+#include <attn/tokenizer.h>
+
+#endif
