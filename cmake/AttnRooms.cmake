@@ -139,6 +139,21 @@ function(attn_script_test name)
   )
 endfunction()
 
+# attn_fuzz(fuzz_gguf [LM]): a libFuzzer target, tests/fuzz/<name>.c. Like the kernel runner it may reach
+# behind the public headers.
+function(attn_fuzz name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "LM" "" "")
+  set(lm)
+  if(arg_LM)
+    set(lm LM)
+  endif()
+  attn_program(${name} ${lm} DIR fuzz SOURCES ${name}.c)
+  if(TARGET ${name})
+    target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src)
+    target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  endif()
+endfunction()
+
 # A library found by pkg-config, or an error that names the package to install.
 function(attn_need target module package)
   find_package(PkgConfig REQUIRED)
@@ -178,6 +193,7 @@ function(attn_lm_library)
                                                   SOVERSION ${PROJECT_VERSION_MAJOR}
                                                   EXPORT_NAME lm
                                                   INSTALL_RPATH "$ORIGIN")
+  set_target_properties(attn_lm_static PROPERTIES EXPORT_NAME lm_static)
   add_library(attn::lm ALIAS attn_lm_shared)
 endfunction()
 
