@@ -75,8 +75,13 @@ configure() {
     fi
 }
 
+# compile DIR: with a running line of progress on a terminal, without a word elsewhere.
 compile() {
-    cmake --build "$1" -j "$JOBS"
+    if [ -t 1 ]; then
+        cmake --build "$1" -j "$JOBS"
+    else
+        cmake --build "$1" -j "$JOBS" -- --quiet
+    fi
 }
 
 # The one release build that build, demo and bench share.
