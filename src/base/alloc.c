@@ -1,6 +1,7 @@
 /**
  * alloc.c: memory through the allocator hook.
  */
+#define _GNU_SOURCE /* posix_memalign, madvise */
 #include "base/alloc.h"
 
 #include <stdlib.h>

@@ -2,6 +2,7 @@
  * detect.c: the instruction-set levels of this machine: what CPUID says, what the operating system saves (XGETBV), and what
  * this build has kernels for.
  */
+#define _GNU_SOURCE /* syscall */
 #include "cpu/cpu.h"
 
 #include <stdlib.h>
