@@ -29,7 +29,7 @@ typedef struct attn_kv_cache_options {
 
 ATTN_API attn_kv_cache_options attn_kv_cache_options_init(void);
 
-/** Creates an empty cache; memory from the context's allocator, zeroed. The context must outlive it. */
+/** Creates an empty cache; memory from the context's allocator, first touched as tokens arrive. The context must outlive it. */
 ATTN_API attn_status attn_kv_cache_create(attn_context *context,
                                           const attn_kv_cache_options *options,
                                           attn_kv_cache **cache);
