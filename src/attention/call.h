@@ -65,6 +65,9 @@ void sdpa_addend(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t
 void sdpa_addend_f64(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t begin,
                      int64_t count, double *addend);
 
+/** Whether row i attends to column j: inside sdpa_row_range, mask 1, bias not −inf. One slot at a time: rare cases. */
+bool sdpa_attends(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t j);
+
 /** Whether row i attends to any column at all (mask, bias −inf, ranges; not scores). For finish, rare. */
 bool sdpa_row_attends(const sdpa_call *call, int64_t b, int64_t h, int64_t i);
 
