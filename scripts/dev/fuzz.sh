@@ -15,6 +15,7 @@ if ! configure build/fuzz -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDeb
     -DATTN_BUILD_CLI=OFF -DATTN_BUILD_TESTS=OFF || ! compile build/fuzz; then
     die "the fuzz targets did not build"
 fi
+python3 tests/fuzz/make_seeds.py build/fuzz/seeds
 
 bad=0
 found=0
@@ -24,7 +25,7 @@ for target in build/fuzz/fuzz/fuzz_*; do
     name=${target##*/}
     corpus=build/fuzz/corpus/$name
     mkdir -p "$corpus"
-    seeds=tests/fuzz/seeds/$name
+    seeds=build/fuzz/seeds/$name
     [ -d "$seeds" ] || seeds=
     say "$name for $seconds s"
     if ! "$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -verbosity=0 \

@@ -12,7 +12,7 @@ APT_BUILD="gcc libc6-dev cmake ninja-build pkg-config libpcre2-dev libutf8proc-d
 APT_FETCH="python3 python3-pip ca-certificates"
 APT_TEST="g++ libcmocka-dev binutils git python3 python3-pip python3-venv ca-certificates"
 APT_LINT="gcc g++ clang clang-format clang-tidy cppcheck shellcheck python3 git"
-APT_FUZZ="clang libclang-rt-14-dev llvm"
+APT_FUZZ="clang libclang-rt-14-dev llvm python3"
 APT_DOCS="mandoc python3 git"
 
 say() {

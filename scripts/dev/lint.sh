@@ -37,10 +37,16 @@ clang_tidy() {
         xargs -0 -r -n 4 -P "$JOBS" clang-tidy --quiet -p build/test 2>build/test/clang-tidy.log
 }
 
+clang_build() {
+    configure build/clang -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=Release -DATTN_WERROR=ON &&
+        compile build/clang
+}
+
 say "configuring and building with warnings as errors into build/test/"
 . scripts/dev/testbuild.sh
 build_for_tests || die "the build failed"
 
+check "clang, warnings as errors" clang_build
 check "clang-format" clang_format
 check "shellcheck" shell_check
 check "who may include whom" python3 scripts/check_includes

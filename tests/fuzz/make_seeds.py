@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Small valid inputs for the fuzzers to start from: make_seeds.py FOLDER writes FOLDER/<target>/…"""
+import struct
+import sys
+from pathlib import Path
+
+U32, F32, BOOL, STRING, ARRAY, I32 = 4, 6, 7, 8, 9, 5
+ALIGN = 32
+
+
+def text(s):
+    raw = s.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def pair(key, kind, value):
+    packed = {U32: lambda v: struct.pack("<I", v), F32: lambda v: struct.pack("<f", v),
+              I32: lambda v: struct.pack("<i", v), BOOL: lambda v: struct.pack("<B", v), STRING: text}
+    head = text(key)
+    if isinstance(value, list):
+        return (head + struct.pack("<IIQ", ARRAY, kind, len(value))
+                + b"".join(packed[kind](v) for v in value))
+    return head + struct.pack("<I", kind) + packed[kind](value)
+
+
+def byte_alphabet():
+    """The 256 characters that byte-level BPE writes bytes as."""
+    plain = [b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or b >= 174]
+    others = [b for b in range(256) if b not in plain]
+    return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(others))]
+
+
+def gguf(tensors, with_tokenizer):
+    pairs = [pair("general.architecture", STRING, "llama"), pair("general.name", STRING, "seed"),
+             pair("llama.block_count", U32, 1), pair("llama.embedding_length", U32, 32),
+             pair("llama.context_length", U32, 64), pair("llama.feed_forward_length", U32, 32),
+             pair("llama.attention.head_count", U32, 2), pair("llama.attention.head_count_kv", U32, 1),
+             pair("llama.attention.layer_norm_rms_epsilon", F32, 1e-5),
+             pair("llama.rope.freq_base", F32, 1e4)]
+    if with_tokenizer:
+        tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] + byte_alphabet() + ["He", "ll", "Hell"]
+        kinds = [3, 3, 3] + [1] * (len(tokens) - 3)
+        pairs += [pair("tokenizer.ggml.model", STRING, "gpt2"), pair("tokenizer.ggml.pre", STRING, "smollm"),
+                  pair("tokenizer.ggml.tokens", STRING, tokens),
+                  pair("tokenizer.ggml.token_type", I32, kinds),
+                  pair("tokenizer.ggml.merges", STRING, ["H e", "l l", "He ll"]),
+                  pair("tokenizer.ggml.bos_token_id", U32, 1), pair("tokenizer.ggml.eos_token_id", U32, 2),
+                  pair("tokenizer.ggml.add_bos_token", BOOL, 0)]
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs)) + b"".join(pairs)
+    data = b""
+    for name, kind, dims, raw in tensors:
+        data += b"\0" * (-len(data) % ALIGN)
+        head += text(name) + struct.pack("<I", len(dims)) + struct.pack(f"<{len(dims)}Q", *dims)
+        head += struct.pack("<IQ", kind, len(data))
+        data += raw
+    return head + b"\0" * (-len(head) % ALIGN) + data
+
+
+def main():
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    folder = Path(sys.argv[1]) / "fuzz_gguf"
+    folder.mkdir(parents=True, exist_ok=True)
+    f32 = ("output_norm.weight", 0, [32], struct.pack("<32f", *[1.0] * 32))
+    f16 = ("blk.0.attn_q.weight", 1, [32, 2], b"\0\x3c" * 64)
+    q8 = ("token_embd.weight", 8, [32, 2], (b"\0\x3c" + bytes(range(32))) * 2)
+    q41 = ("blk.0.ffn_up.weight", 3, [32, 1], b"\0\x3c\0\x38" + bytes(range(16)))
+    (folder / "empty.gguf").write_bytes(gguf([], False))
+    (folder / "tensors.gguf").write_bytes(gguf([f32, f16, q8, q41], False))
+    (folder / "tokenizer.gguf").write_bytes(gguf([f32], True))
+    return 0
+
+
+sys.exit(main())
