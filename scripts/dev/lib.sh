@@ -97,14 +97,14 @@ build_release() {
 # python_extras: a virtual environment with what only tests need; puts it first in PATH.
 python_extras() {
     extras_stamp=build/venv/stamp
-    extras_sum=$(cksum <scripts/requirements-test.txt)
+    extras_sum=$(cksum <tests/golden/requirements.txt)
     if [ "$(cat $extras_stamp 2>/dev/null)" != "$extras_sum" ]; then
-        say "installing through pip into build/venv: $(grep -v '^#' scripts/requirements-test.txt |
+        say "installing through pip into build/venv: $(grep -v '^#' tests/golden/requirements.txt |
             tr '\n' ' ')"
         mkdir -p build
         if ! { python3 -m venv build/venv &&
             build/venv/bin/python -m pip -q --disable-pip-version-check install \
-                -r scripts/requirements-test.txt; }; then
+                -r tests/golden/requirements.txt; }; then
             say "that failed: tests that need these packages will be skipped"
             return 0
         fi
