@@ -81,6 +81,30 @@ ATTN_API size_t attn_context_scratch_bytes(const attn_context *context);
 /** Gives the scratch back to the allocator; the next call takes what it needs again. */
 ATTN_API void attn_context_trim(attn_context *context);
 
+/** What this machine can do at most, measured: the yardsticks that speeds are given beside. */
+typedef struct attn_ceilings {
+    double
+        fma_gflops; /**< f32 multiply-adds on registers, at the context's ISA level, 10⁹ flops/s */
+    double read_gbytes_per_s; /**< reading memory larger than the caches, 10⁹ bytes/s */
+    int threads;              /**< threads both were measured with: the context's */
+} attn_ceilings;
+
+/**
+ * Measures both in about half a second, with all of the context's threads; the best of several rounds, since neighbours only ever
+ * slow a machine down. Takes 256 MiB for the time being. Errors: ARGUMENT, NO_MEMORY.
+ */
+ATTN_API attn_status attn_measure_ceilings(attn_context *context, attn_ceilings *ceilings);
+
+/** Gflops/s of the FMA ceiling alone, about 20 ms: to be alternated with what is measured beside it. */
+ATTN_API double attn_measure_fma(attn_context *context);
+
+/**
+ * Seconds that one plain read of `count` buffers takes with all of the context's threads, each reading pieces of 256 KiB in order: the ceiling of work that is bound by memory,
+ * decode above all.
+ */
+ATTN_API double attn_measure_read(attn_context *context, const void *const *buffers,
+                                  const size_t *bytes, int count);
+
 #ifdef __cplusplus
 }
 #endif
