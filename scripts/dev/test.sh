@@ -24,9 +24,18 @@ verdict() {
     exit 0
 }
 
-# count FILE WORD: a number from the first line of CTest's JUnit report.
-count() {
-    sed -n "/<testsuite/,/>/s/.*[[:space:]]$2=\"\([0-9]*\)\".*/\1/p" "$1" | head -n 1
+# testcases REPORT PATTERN: how many tests of CTest's JUnit report look so.
+testcases() {
+    grep -c "^[[:space:]]*<$2" "$1" || true
+}
+
+# why_skipped REPORT: each skipped test with the last line it printed.
+why_skipped() {
+    awk '/^[[:space:]]*<testcase / { split($0, part, "\""); name = part[2]; skip = 0 }
+        /^[[:space:]]*<skipped message="SKIP_/ { skip = 1; last = "" }
+        skip && /<\/?system-out>/ { gsub(/^.*<system-out>|<\/system-out>.*$/, "") }
+        skip && /[^[:space:]]/ && !/^[[:space:]]*<[a-z\/]/ { last = $0 }
+        skip && /<\/testcase>/ { print "dev: skipped " name ": " last }' "$1"
 }
 
 # run_tests TITLE DIR [CTEST...]: one pass of CTest, added to the counts.
@@ -45,14 +54,17 @@ run_tests() {
         failed=$((failed + 1))
         return 0
     fi
-    run_total=$(count "$run_report" tests)
-    run_failed=$(count "$run_report" failures)
-    run_skipped=$(($(count "$run_report" skipped) + $(count "$run_report" disabled)))
-    passed=$((passed + run_total - run_failed - run_skipped))
+    run_total=$(testcases "$run_report" "testcase ")
+    run_passed=$(testcases "$run_report" 'testcase .* status="run">')
+    run_skipped=$(testcases "$run_report" 'skipped message="SKIP_')
+    # What could not be started at all counts as failed.
+    run_failed=$((run_total - run_passed - run_skipped))
+    passed=$((passed + run_passed))
     failed=$((failed + run_failed))
     skipped=$((skipped + run_skipped))
-    say "$run_title: $((run_total - run_failed - run_skipped)) passed, $run_failed failed," \
-        "$run_skipped skipped in $(($(date +%s) - run_start)) s"
+    why_skipped "$run_report"
+    say "$run_title: $run_passed passed, $run_failed failed, $run_skipped skipped" \
+        "in $(($(date +%s) - run_start)) s"
 }
 
 # broken WHAT: a step before the tests failed; that is a failure too.
