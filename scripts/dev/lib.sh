@@ -6,6 +6,7 @@
 : "${JOBS:=$(nproc 2>/dev/null || echo 2)}"
 
 DEFAULT_MODEL=smollm2-135m-instruct
+DEFAULT_MODEL_FILE=${ATTN_CACHE:-${HOME:-}/.cache/attn}/SmolLM2-135M-Instruct.Q4_1.gguf
 
 APT_BUILD="gcc libc6-dev cmake ninja-build pkg-config libpcre2-dev libutf8proc-dev libjansson-dev
     libjs-chart.js"

@@ -21,7 +21,7 @@ clang_format() {
 }
 
 shell_check() {
-    { sources dev .ci/run '*.sh'; grep -lZ '^#!/bin/sh' scripts/check_* bench/peers/* 2>/dev/null; } |
+    { sources dev .ci/run '*.sh'; grep -lsZ '^#!/bin/sh' scripts/check_* bench/peers/*; } |
         sort -zu | xargs -0 -r shellcheck
 }
 
