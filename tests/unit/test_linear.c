@@ -1,0 +1,670 @@
+/*
+ * test_linear.c: linear layers against plain loops in double, at every level this machine has.
+ *
+ * repro: test_linear <seed> (printed on failure)
+ */
+#include <attn/attn.h>
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static uint64_t seed = 20240607;
+static uint64_t state;
+
+static uint32_t next(void)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33);
+}
+
+static int64_t between(int64_t low, int64_t high)
+{
+    return low + (int64_t)(next() % (uint32_t)(high - low + 1));
+}
+
+/* Roughly normal(0, 1). */
+static float normal(void)
+{
+    float sum = 0.0f;
+    for (int i = 0; i < 12; i++) {
+        sum += (float)next() * 0x1p-31f;
+    }
+    return sum - 6.0f;
+}
+
+static const attn_isa levels[] = {ATTN_ISA_C, ATTN_ISA_AVX2, ATTN_ISA_AVX512, ATTN_ISA_AVX512VNNI};
+
+/* A context of that level and thread count, or NULL where the machine or ATTN_ISA has less. */
+static attn_context *context_of(attn_isa isa, int threads)
+{
+    attn_context_options options = attn_context_options_init();
+    options.isa = isa;
+    options.threads = threads;
+    attn_context *context = NULL;
+    if (attn_context_create(&options, &context) != ATTN_OK) {
+        return NULL;
+    }
+    if (isa != ATTN_ISA_AUTO && attn_context_isa(context) != isa) {
+        attn_context_destroy(context);
+        return NULL;
+    }
+    return context;
+}
+
+#define FOR_EACH_LEVEL(context, threads)                                           \
+    for (size_t level_ = 0; level_ < sizeof levels / sizeof *levels; level_++)     \
+        for (attn_context *context = context_of(levels[level_], threads); context; \
+             attn_context_destroy(context), context = NULL)
+
+/* ---------- formats, decoded here a second time and independently ---------- */
+
+static double half_value(const uint8_t *p)
+{
+    unsigned bits = (unsigned)(p[0] | p[1] << 8);
+    unsigned exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    double value =
+        exponent == 0 ? ldexp(mantissa, -24) : ldexp(1024.0 + mantissa, (int)exponent - 25);
+    return bits >> 15 ? -value : value;
+}
+
+static double weight_at(attn_weight_type type, const uint8_t *row, int64_t k)
+{
+    const uint8_t *block = row;
+    int i = (int)(k % 32);
+    float f;
+    switch (type) {
+    case ATTN_WEIGHT_F32: memcpy(&f, row + 4 * k, 4); return f;
+    case ATTN_WEIGHT_F16: return half_value(row + 2 * k);
+    case ATTN_WEIGHT_BF16: {
+        uint32_t bits = (uint32_t)(row[2 * k] | row[2 * k + 1] << 8) << 16;
+        memcpy(&f, &bits, 4);
+        return f;
+    }
+    case ATTN_WEIGHT_Q8_0: block += k / 32 * 34; return half_value(block) * (int8_t)block[2 + i];
+    case ATTN_WEIGHT_Q4_0:
+        block += k / 32 * 18;
+        return half_value(block) * ((i < 16 ? block[2 + i] & 15 : block[2 + i - 16] >> 4) - 8);
+    case ATTN_WEIGHT_Q4_1:
+        block += k / 32 * 20;
+        return half_value(block) * (i < 16 ? block[4 + i] & 15 : block[4 + i - 16] >> 4) +
+               half_value(block + 2);
+    }
+    return NAN;
+}
+
+/* A finite f16 of a size that weights have; now and then 0 or a subnormal. */
+static void random_half(uint8_t *p)
+{
+    unsigned exponent = next() % 16 == 0 ? 0 : 6 + next() % 6;
+    unsigned bits = (next() & 1023) | exponent << 10 | (next() & 1) << 15;
+    bits = next() % 32 == 0 ? 0 : bits;
+    p[0] = (uint8_t)bits;
+    p[1] = (uint8_t)(bits >> 8);
+}
+
+static uint8_t *random_weights(attn_weight_type type, int64_t rows, int64_t cols)
+{
+    size_t bytes = attn_weight_bytes(type, rows, cols);
+    uint8_t *w = malloc(bytes);
+    assert_non_null(w);
+    for (size_t i = 0; i < bytes; i++) {
+        w[i] = (uint8_t)next();
+    }
+    size_t block = type == ATTN_WEIGHT_Q8_0 ? 34 : type == ATTN_WEIGHT_Q4_0 ? 18 : 20;
+    switch (type) {
+    case ATTN_WEIGHT_F32:
+        for (size_t i = 0; i < bytes; i += 4) {
+            float value = normal();
+            memcpy(w + i, &value, 4);
+        }
+        break;
+    case ATTN_WEIGHT_F16:
+        for (size_t i = 0; i < bytes; i += 2) {
+            random_half(w + i);
+        }
+        break;
+    case ATTN_WEIGHT_BF16:
+        for (size_t i = 0; i < bytes; i += 2) {
+            float value = normal();
+            memcpy(w + i, (uint8_t *)&value + 2, 2);
+        }
+        break;
+    default:
+        for (size_t i = 0; i < bytes; i += block) {
+            random_half(w + i);
+            if (type == ATTN_WEIGHT_Q4_1) {
+                random_half(w + i + 2);
+            }
+        }
+    }
+    return w;
+}
+
+static const attn_weight_type types[] = {ATTN_WEIGHT_F32,  ATTN_WEIGHT_F16,  ATTN_WEIGHT_BF16,
+                                         ATTN_WEIGHT_Q8_0, ATTN_WEIGHT_Q4_0, ATTN_WEIGHT_Q4_1};
+
+/* The 8-bit model of an activation: what the kernels must multiply exactly. */
+static void quantised(const float *x, int64_t count, double *out)
+{
+    for (int64_t b = 0; b < count; b += 32) {
+        float max = 0.0f;
+        for (int64_t i = b; i < b + 32; i++) {
+            max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
+        }
+        for (int64_t i = b; i < b + 32; i++) {
+            out[i] = max > 0.0f ? (double)(max / 127.0f) * rint(x[i] * (127.0f / max)) : 0.0;
+        }
+    }
+}
+
+/* ---------- one random case ---------- */
+
+typedef struct layer_case {
+    attn_weight_type type;
+    attn_activations activations;
+    int64_t rows, in, out, ldx, ldy;
+    int parts;
+    attn_linear_part part[3];
+    uint8_t *weights;
+    float *bias, *x, *y;
+} layer_case;
+
+static layer_case random_case(attn_weight_type type, attn_activations activations)
+{
+    layer_case c = {.type = type, .activations = activations};
+    bool blocks = type >= ATTN_WEIGHT_Q8_0;
+    c.rows = between(1, 40);
+    c.in = blocks ? 32 * between(1, 20) : between(1, 640);
+    c.out = between(1, 100);
+    c.ldx = c.in + between(0, 3);
+    c.ldy = c.out + between(0, 3);
+    c.weights = random_weights(type, c.out, c.in);
+    c.parts = (int)between(1, c.out < 3 ? 1 : 3);
+    int64_t first = 0;
+    for (int p = 0; p < c.parts; p++) {
+        int64_t left = c.out - first - (c.parts - 1 - p);
+        int64_t take = p == c.parts - 1 ? left : between(1, left);
+        c.part[p] =
+            (attn_linear_part){type, c.weights + attn_weight_bytes(type, first, c.in), take};
+        first += take;
+    }
+    c.x = malloc((size_t)(c.rows * c.ldx) * sizeof *c.x);
+    c.y = malloc((size_t)(c.rows * c.ldy) * sizeof *c.y);
+    c.bias = next() % 2 ? malloc((size_t)c.out * sizeof *c.bias) : NULL;
+    for (int64_t i = 0; c.bias && i < c.out; i++) {
+        c.bias[i] = normal();
+    }
+    bool zeros = next() % 4 == 0;
+    for (int64_t i = 0; i < c.rows * c.ldx; i++) {
+        c.x[i] = zeros && i / 32 % 2 ? 0.0f : normal();
+    }
+    return c;
+}
+
+static void free_case(layer_case *c)
+{
+    free(c->weights);
+    free(c->bias);
+    free(c->x);
+    free(c->y);
+}
+
+static void run_case(attn_context *context, layer_case *c)
+{
+    attn_linear_options options = attn_linear_options_init();
+    options.activations = c->activations;
+    attn_linear *linear;
+    assert_int_equal(
+        attn_linear_create(context, &options, c->in, c->parts, c->part, c->bias, &linear), ATTN_OK);
+    assert_int_equal(attn_linear_in_features(linear), c->in);
+    assert_int_equal(attn_linear_out_features(linear), c->out);
+    assert_true(attn_linear_bytes(linear) > 0);
+    for (int64_t i = 0; i < c->rows * c->ldy; i++) {
+        c->y[i] = -12345.0f;
+    }
+    attn_view x = attn_view_matrix(c->x, ATTN_F32, c->rows, c->in, c->ldx);
+    attn_view y = attn_view_matrix(c->y, ATTN_F32, c->rows, c->out, c->ldy);
+    assert_int_equal(attn_linear_forward(context, linear, &x, &y), ATTN_OK);
+    attn_linear_destroy(linear);
+}
+
+/* Largest |y − exact| / Σ|terms| over a case; fails on a float touched between rows. */
+static double worst_error(const layer_case *c, bool int8)
+{
+    double *model = malloc((size_t)c->in * sizeof *model);
+    double worst = 0.0;
+    for (int64_t r = 0; r < c->rows; r++) {
+        const float *x = c->x + r * c->ldx;
+        for (int64_t k = 0; k < c->in; k++) {
+            model[k] = x[k];
+        }
+        if (int8) {
+            quantised(x, c->in, model);
+        }
+        for (int64_t n = 0; n < c->out; n++) {
+            const uint8_t *row = c->weights + attn_weight_bytes(c->type, n, c->in);
+            double sum = c->bias ? (double)c->bias[n] : 0.0, size = fabs(sum);
+            for (int64_t k = 0; k < c->in; k++) {
+                double term = weight_at(c->type, row, k) * model[k];
+                sum += term;
+                size += fabs(term);
+            }
+            double error = fabs((double)c->y[r * c->ldy + n] - sum);
+            error = size > 0.0 ? error / size : error;
+            worst = error > worst || isnan(error) ? error : worst;
+        }
+        for (int64_t n = c->out; n < c->ldy && r + 1 < c->rows; n++) {
+            assert_true(c->y[r * c->ldy + n] == -12345.0f);
+        }
+    }
+    free(model);
+    return worst;
+}
+
+static void test_random(void **unused)
+{
+    (void)unused;
+    state = seed;
+    FOR_EACH_LEVEL(context, 2)
+    {
+        for (int round = 0; round < 25; round++) {
+            for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+                for (int exact = 0; exact < 2; exact++) {
+                    bool int8 = types[t] >= ATTN_WEIGHT_Q8_0 && !exact;
+                    layer_case c =
+                        random_case(types[t], exact ? ATTN_ACTIVATIONS_F32 : ATTN_ACTIVATIONS_AUTO);
+                    run_case(context, &c);
+                    double error = worst_error(&c, int8);
+                    if (!(error <= (int8 ? 1e-5 : 2e-6))) {
+                        print_error("type %d int8 %d rows %lld in %lld out %lld level %s: error "
+                                    "%g; repro: test_linear %llu\n",
+                                    (int)types[t], int8, (long long)c.rows, (long long)c.in,
+                                    (long long)c.out, attn_isa_name(attn_context_isa(context)),
+                                    error, (unsigned long long)seed);
+                        fail();
+                    }
+                    free_case(&c);
+                }
+            }
+        }
+    }
+}
+
+/* Several row blocks, column blocks, pieces and a ragged last panel at once. */
+static void test_large(void **unused)
+{
+    (void)unused;
+    static const int64_t sizes[][3] = {{300, 1056, 200}, {9, 2112, 333}, {1, 4128, 401}};
+    state = seed;
+    FOR_EACH_LEVEL(context, 3)
+    {
+        for (size_t i = 0; i < 3; i++) {
+            for (size_t t = 0; t < 2; t++) {
+                layer_case c = {.type = t ? ATTN_WEIGHT_Q4_1 : ATTN_WEIGHT_F32};
+                c.rows = sizes[i][0];
+                c.in = c.ldx = sizes[i][1];
+                c.out = c.ldy = sizes[i][2];
+                c.weights = random_weights(c.type, c.out, c.in);
+                c.parts = 1;
+                c.part[0] = (attn_linear_part){c.type, c.weights, c.out};
+                c.x = malloc((size_t)(c.rows * c.in) * sizeof *c.x);
+                c.y = malloc((size_t)(c.rows * c.out) * sizeof *c.y);
+                for (int64_t k = 0; k < c.rows * c.in; k++) {
+                    c.x[k] = normal();
+                }
+                run_case(context, &c);
+                double error = worst_error(&c, t == 1);
+                if (!(error <= (t ? 1e-5 : 4e-6))) {
+                    print_error("size %zu type %zu level %s: error %g\n", i, t,
+                                attn_isa_name(attn_context_isa(context)), error);
+                    fail();
+                }
+                free_case(&c);
+            }
+        }
+    }
+}
+
+/* Same bits for 1, 2, 3 and 7 threads. */
+static void test_threads(void **unused)
+{
+    (void)unused;
+    static const int threads[] = {1, 2, 3, 7};
+    for (size_t l = 0; l < sizeof levels / sizeof *levels; l++) {
+        for (int round = 0; round < 6; round++) {
+            for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+                float *first = NULL;
+                for (int i = 0; i < 4; i++) {
+                    attn_context *context = context_of(levels[l], threads[i]);
+                    if (!context) {
+                        break;
+                    }
+                    state = seed + (uint64_t)round * 100 + t;
+                    layer_case c = random_case(types[t], ATTN_ACTIVATIONS_AUTO);
+                    size_t bytes = (size_t)(c.rows * c.ldy) * sizeof(float);
+                    run_case(context, &c);
+                    if (!first) {
+                        first = malloc(bytes);
+                        memcpy(first, c.y, bytes);
+                    }
+                    assert_memory_equal(first, c.y, bytes);
+                    free_case(&c);
+                    attn_context_destroy(context);
+                }
+                free(first);
+            }
+        }
+    }
+}
+
+/* A row with a NaN or an infinity gives outputs that are no numbers; other rows do not notice. */
+static void test_non_finite(void **unused)
+{
+    (void)unused;
+    static const float values[] = {NAN, INFINITY, -INFINITY};
+    FOR_EACH_LEVEL(context, 2)
+    {
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            for (int v = 0; v < 3; v++) {
+                state = seed + (uint64_t)t;
+                layer_case c = random_case(types[t], ATTN_ACTIVATIONS_AUTO);
+                run_case(context, &c);
+                float *clean = malloc((size_t)(c.rows * c.ldy) * sizeof(float));
+                memcpy(clean, c.y, (size_t)(c.rows * c.ldy) * sizeof(float));
+                int64_t bad = between(0, c.rows - 1);
+                c.x[bad * c.ldx + between(0, c.in - 1)] = values[v];
+                run_case(context, &c);
+                for (int64_t r = 0; r < c.rows; r++) {
+                    for (int64_t n = 0; n < c.out; n++) {
+                        float y = c.y[r * c.ldy + n];
+                        if (r == bad) {
+                            assert_true(isfinite(y) == 0);
+                        } else {
+                            assert_memory_equal(&y, &clean[r * c.ldy + n], 4);
+                        }
+                    }
+                }
+                free(clean);
+                free_case(&c);
+            }
+        }
+    }
+}
+
+/* Activations from the smallest to the largest float: no overflow, no division by zero. */
+static void test_activation_range(void **unused)
+{
+    (void)unused;
+    static const float scales[] = {0x1p-149f, 0x1p-126f, 0x1p-112f, 0x1p-100f, 1.0f, 0x1p+120f};
+    FOR_EACH_LEVEL(context, 1)
+    {
+        for (size_t s = 0; s < sizeof scales / sizeof *scales; s++) {
+            state = seed + s;
+            layer_case c = random_case(ATTN_WEIGHT_Q8_0, ATTN_ACTIVATIONS_INT8);
+            for (size_t i = 0; i < (size_t)(c.out * (c.in / 32)); i++) {
+                c.weights[34 * i] = 0; /* d = 2^-10: products of the largest stay finite */
+                c.weights[34 * i + 1] = 5 << 2;
+            }
+            for (int64_t i = 0; i < c.rows * c.ldx; i++) {
+                c.x[i] *= scales[s];
+            }
+            free(c.bias);
+            c.bias = NULL;
+            run_case(context, &c);
+            if (scales[s] >= 0x1p-100f) {
+                assert_true(worst_error(&c, true) <= 1e-5);
+            }
+            for (int64_t i = 0; i < c.out; i++) {
+                assert_true(isfinite(c.y[i]) != 0);
+                assert_true(scales[s] >= 0x1p-112f || fabsf(c.y[i]) < 1e-25f);
+            }
+            free_case(&c);
+        }
+    }
+}
+
+/* Q4_0 scales whose −8·d is no f16: exact all the same. */
+static void test_q4_0_large_scale(void **unused)
+{
+    (void)unused;
+    FOR_EACH_LEVEL(context, 1)
+    {
+        state = seed;
+        layer_case c = random_case(ATTN_WEIGHT_Q4_0, ATTN_ACTIVATIONS_INT8);
+        c.weights[0] = 0xff; /* d = 65504 */
+        c.weights[1] = 0x7b;
+        run_case(context, &c);
+        assert_true(worst_error(&c, true) <= 1e-5);
+        free_case(&c);
+    }
+}
+
+/* The same weights as one matrix and as parts give the same bits. */
+static void test_parts(void **unused)
+{
+    (void)unused;
+    FOR_EACH_LEVEL(context, 2)
+    {
+        for (int round = 0; round < 10; round++) {
+            state = seed + (uint64_t)round;
+            layer_case c = random_case(ATTN_WEIGHT_Q4_1, ATTN_ACTIVATIONS_AUTO);
+            run_case(context, &c);
+            size_t bytes = (size_t)(c.rows * c.ldy) * sizeof(float);
+            float *apart = malloc(bytes);
+            memcpy(apart, c.y, bytes);
+            c.parts = 1;
+            c.part[0].out_features = c.out;
+            run_case(context, &c);
+            assert_memory_equal(apart, c.y, bytes);
+            free(apart);
+            free_case(&c);
+        }
+    }
+}
+
+static void test_dequantize(void **unused)
+{
+    (void)unused;
+    state = seed;
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        uint8_t *w = random_weights(types[t], 7, 320);
+        float values[7 * 320];
+        assert_int_equal(attn_weight_dequantize(types[t], w, 7 * 320, values), ATTN_OK);
+        for (int i = 0; i < 7 * 320; i++) {
+            /* The double is exact; d·q + m rounds once. */
+            assert_true(values[i] == (float)weight_at(types[t], w, i));
+        }
+        free(w);
+    }
+    /* Every f16 and bf16 there is. */
+    for (unsigned bits = 0; bits < 65536; bits++) {
+        uint8_t bytes[2] = {(uint8_t)bits, (uint8_t)(bits >> 8)};
+        float f16, bf16;
+        attn_weight_dequantize(ATTN_WEIGHT_F16, bytes, 1, &f16);
+        attn_weight_dequantize(ATTN_WEIGHT_BF16, bytes, 1, &bf16);
+        if ((bits & 0x7c00) != 0x7c00) {
+            assert_true(f16 == (float)half_value(bytes) && !signbit(f16) == !(bits >> 15));
+        } else {
+            assert_true((bits & 1023 ? isnan(f16) : isinf(f16)) != 0);
+        }
+        uint32_t word;
+        memcpy(&word, &bf16, 4);
+        assert_true(word >> 16 == bits && (word & 0xffff) == 0);
+    }
+    assert_int_equal(attn_weight_dequantize(ATTN_WEIGHT_Q4_1, types, 33, NULL), ATTN_ERR_SHAPE);
+}
+
+static void test_bytes(void **unused)
+{
+    (void)unused;
+    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_Q4_1, 576, 1536), 576 * 48 * 20);
+    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_Q4_0, 3, 64), 3 * 2 * 18);
+    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_Q8_0, 49152, 576), 49152 * 18 * 34);
+    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_F16, 5, 7), 70);
+    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_Q8_0, 4, 33), 0);
+    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_F32, INT64_MAX, INT64_MAX), 0);
+    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_F32, -1, 4), 0);
+    assert_int_equal(attn_weight_bytes((attn_weight_type)77, 4, 4), 0);
+}
+
+/* ---------- errors ---------- */
+
+static void expect(attn_status got, attn_status wanted, const char *word)
+{
+    if (got != wanted || !strstr(attn_last_error(), word)) {
+        print_error("status %s, wanted %s with \"%s\"; text: %s\n", attn_status_string(got),
+                    attn_status_string(wanted), word, attn_last_error());
+        fail();
+    }
+}
+
+static void test_create_errors(void **unused)
+{
+    (void)unused;
+    attn_context *context = context_of(ATTN_ISA_AUTO, 1);
+    static const uint8_t zeros[64 * 34];
+    attn_linear_part q8 = {ATTN_WEIGHT_Q8_0, zeros, 2};
+    attn_linear_part f32 = {ATTN_WEIGHT_F32, zeros, 2};
+    attn_linear *l = (attn_linear *)context;
+    expect(attn_linear_create(context, NULL, 32, 1, &q8, NULL, NULL), ATTN_ERR_ARGUMENT, "linear");
+    expect(attn_linear_create(NULL, NULL, 32, 1, &q8, NULL, &l), ATTN_ERR_ARGUMENT, "context");
+    assert_null(l);
+    expect(attn_linear_create(context, NULL, 33, 1, &q8, NULL, &l), ATTN_ERR_SHAPE, "32");
+    expect(attn_linear_create(context, NULL, 0, 1, &f32, NULL, &l), ATTN_ERR_SHAPE, "in_features");
+    expect(attn_linear_create(context, NULL, 32, 0, &q8, NULL, &l), ATTN_ERR_ARGUMENT, "part");
+    expect(attn_linear_create(context, NULL, 32, 1, NULL, NULL, &l), ATTN_ERR_ARGUMENT, "part");
+    expect(attn_linear_create(context, NULL, 32, 2, (attn_linear_part[]){q8, f32}, NULL, &l),
+           ATTN_ERR_ARGUMENT, "part 1");
+    attn_linear_part bad = {(attn_weight_type)99, zeros, 2};
+    expect(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_ARGUMENT, "99");
+    bad = (attn_linear_part){ATTN_WEIGHT_Q8_0, NULL, 2};
+    expect(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_ARGUMENT, "weights");
+    bad = (attn_linear_part){ATTN_WEIGHT_Q8_0, zeros, 0};
+    expect(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_SHAPE,
+           "out_features");
+    bad = (attn_linear_part){ATTN_WEIGHT_Q8_0, zeros, INT64_MAX};
+    expect(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_SHAPE, "exceed");
+    attn_linear_options options = attn_linear_options_init();
+    options.activations = ATTN_ACTIVATIONS_INT8;
+    expect(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT, "int8");
+    options.activations = (attn_activations)9;
+    expect(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT, "9");
+    options.struct_size = 3;
+    expect(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT,
+           "struct_size");
+    assert_null(l);
+    attn_linear_destroy(NULL);
+    attn_context_destroy(context);
+}
+
+static void test_forward_errors(void **unused)
+{
+    (void)unused;
+    attn_context *context = context_of(ATTN_ISA_AUTO, 1);
+    static const float w[8 * 4];
+    float x[3 * 4] = {0}, y[3 * 8];
+    attn_linear_part part = {ATTN_WEIGHT_F32, w, 8};
+    attn_linear *l;
+    assert_int_equal(attn_linear_create(context, NULL, 4, 1, &part, NULL, &l), ATTN_OK);
+    attn_view vx = attn_view_matrix(x, ATTN_F32, 3, 4, 4),
+              vy = attn_view_matrix(y, ATTN_F32, 3, 8, 8);
+    assert_int_equal(attn_linear_forward(context, l, &vx, &vy), ATTN_OK);
+    expect(attn_linear_forward(NULL, l, &vx, &vy), ATTN_ERR_ARGUMENT, "context");
+    expect(attn_linear_forward(context, NULL, &vx, &vy), ATTN_ERR_ARGUMENT, "linear");
+    expect(attn_linear_forward(context, l, NULL, &vy), ATTN_ERR_ARGUMENT, "x");
+    expect(attn_linear_forward(context, l, &vx, NULL), ATTN_ERR_ARGUMENT, "y");
+    attn_view bad = attn_view_matrix(x, ATTN_F32, 4, 3, 3);
+    expect(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "in_features");
+    bad = vx;
+    bad.dtype = ATTN_F16;
+    expect(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_DTYPE, "f16");
+    bad = vx;
+    bad.stride[1] = 2;
+    expect(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "stride");
+    bad = vx;
+    bad.ndim = 3;
+    expect(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "dimensions");
+    bad = vx;
+    bad.data = NULL;
+    expect(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_ARGUMENT, "NULL");
+    bad = vy;
+    bad.stride[0] = 7;
+    expect(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_SHAPE, "overlap");
+    bad = vy;
+    bad.shape[0] = 2;
+    expect(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_SHAPE, "rows");
+    bad = vy;
+    bad.data = x;
+    expect(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_ARGUMENT, "in place");
+    vx.shape[0] = vy.shape[0] = 0;
+    assert_int_equal(attn_linear_forward(context, l, &vx, &vy), ATTN_OK);
+    attn_context *plain = context_of(ATTN_ISA_C, 1);
+    if (attn_context_isa(context) != ATTN_ISA_C) {
+        expect(attn_linear_forward(plain, l, &vx, &vy), ATTN_ERR_ARGUMENT, "level");
+    }
+    attn_context_destroy(plain);
+    attn_linear_destroy(l);
+    attn_context_destroy(context);
+}
+
+/* Input rows may repeat (stride 0) or run backwards. */
+static void test_strides(void **unused)
+{
+    (void)unused;
+    FOR_EACH_LEVEL(context, 1)
+    {
+        state = seed;
+        uint8_t *w = random_weights(ATTN_WEIGHT_Q4_1, 20, 64);
+        float x[9 * 64], forward[9 * 20], y[9 * 20];
+        for (int i = 0; i < 9 * 64; i++) {
+            x[i] = normal();
+        }
+        attn_linear_part part = {ATTN_WEIGHT_Q4_1, w, 20};
+        attn_linear *l;
+        assert_int_equal(attn_linear_create(context, NULL, 64, 1, &part, NULL, &l), ATTN_OK);
+        attn_view vx = attn_view_matrix(x, ATTN_F32, 9, 64, 64);
+        attn_view vy = attn_view_matrix(forward, ATTN_F32, 9, 20, 20);
+        assert_int_equal(attn_linear_forward(context, l, &vx, &vy), ATTN_OK);
+        vx = attn_view_matrix(x + 8 * 64, ATTN_F32, 9, 64, -64);
+        vy = attn_view_matrix(y, ATTN_F32, 9, 20, 20);
+        assert_int_equal(attn_linear_forward(context, l, &vx, &vy), ATTN_OK);
+        for (int r = 0; r < 9; r++) {
+            assert_memory_equal(y + r * 20, forward + (8 - r) * 20, 80);
+        }
+        vx.stride[0] = 0;
+        assert_int_equal(attn_linear_forward(context, l, &vx, &vy), ATTN_OK);
+        for (int r = 0; r < 9; r++) {
+            assert_memory_equal(y + r * 20, y, 80);
+        }
+        attn_linear_destroy(l);
+        free(w);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) {
+        seed = strtoull(argv[1], NULL, 10);
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_non_finite),
+        cmocka_unit_test(test_activation_range),
+        cmocka_unit_test(test_q4_0_large_scale),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_dequantize),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_create_errors),
+        cmocka_unit_test(test_forward_errors),
+        cmocka_unit_test(test_strides),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
