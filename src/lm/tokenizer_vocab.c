@@ -61,49 +61,56 @@ static int compare_bytes(const char *a, size_t a_size, const char *b, size_t b_s
     return order ? order : (a_size > b_size) - (a_size < b_size);
 }
 
+static uint64_t prefix_of(const char *bytes, size_t size)
+{
+    uint64_t prefix = 0;
+    for (size_t i = 0; i < 8; i++) {
+        prefix = prefix << 8 | (i < size ? (unsigned char)bytes[i] : 0);
+    }
+    return prefix;
+}
+
 /* By bytes; where two tokens share them, ordinary before user-defined, then by id: look-ups find the first. */
 static int by_bytes(const void *a, const void *b, void *user)
 {
     const vocab *v = user;
-    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    const vocab_entry *x = a, *y = b;
+    if (x->prefix != y->prefix) {
+        return x->prefix < y->prefix ? -1 : 1;
+    }
     size_t x_size, y_size;
-    const char *x_bytes = vocab_bytes(v, x, &x_size), *y_bytes = vocab_bytes(v, y, &y_size);
+    const char *x_bytes = vocab_bytes(v, x->id, &x_size), *y_bytes = vocab_bytes(v, y->id, &y_size);
     int order = compare_bytes(x_bytes, x_size, y_bytes, y_size);
     if (order) {
         return order;
     }
-    int user_defined = (v->kind[x] == TOKEN_USER) - (v->kind[y] == TOKEN_USER);
-    return user_defined ? user_defined : (x > y) - (x < y);
+    int user_defined = (v->kind[x->id] == TOKEN_USER) - (v->kind[y->id] == TOKEN_USER);
+    return user_defined ? user_defined : (x->id > y->id) - (x->id < y->id);
 }
 
-/* The first entry of a sorted list that is not before `bytes`. */
-static int32_t lower_bound(const vocab *v, const int32_t *list, int32_t count, const char *bytes,
-                           size_t size)
+/* The first token of a sorted list with exactly these bytes, or −1. */
+static int32_t find_in(const vocab *v, const vocab_entry *list, int32_t count, const char *bytes,
+                       size_t size)
 {
-    int32_t low = 0, high = count;
+    uint64_t prefix = prefix_of(bytes, size);
+    int32_t low = 0, high = count, found = -1;
     while (low < high) {
         int32_t middle = low + (high - low) / 2;
-        size_t there;
-        const char *p = vocab_bytes(v, list[middle], &there);
-        if (compare_bytes(p, there, bytes, size) < 0) {
+        const vocab_entry *entry = &list[middle];
+        int order = (entry->prefix > prefix) - (entry->prefix < prefix);
+        if (order == 0) {
+            size_t there;
+            const char *p = vocab_bytes(v, entry->id, &there);
+            order = compare_bytes(p, there, bytes, size);
+        }
+        if (order < 0) {
             low = middle + 1;
         } else {
             high = middle;
+            found = order == 0 ? entry->id : found;
         }
     }
-    return low;
-}
-
-static int32_t find_in(const vocab *v, const int32_t *list, int32_t count, const char *bytes,
-                       size_t size)
-{
-    int32_t at = lower_bound(v, list, count, bytes, size);
-    if (at == count) {
-        return -1;
-    }
-    size_t there;
-    const char *p = vocab_bytes(v, list[at], &there);
-    return compare_bytes(p, there, bytes, size) == 0 ? list[at] : -1;
+    return found;
 }
 
 int32_t vocab_find(const vocab *v, const char *bytes, size_t size)
@@ -122,9 +129,9 @@ int32_t vocab_match_special(const vocab *v, const char *text, size_t size)
     int32_t low = 0, high = v->special_count, best = -1;
     for (size_t depth = 0; low < high; depth++) {
         size_t length;
-        const char *p = vocab_bytes(v, v->special[low], &length);
+        const char *p = vocab_bytes(v, v->special[low].id, &length);
         if (length == depth && depth > 0) {
-            best = v->special[low];
+            best = v->special[low].id;
         }
         if (depth == size) {
             break;
@@ -136,7 +143,7 @@ int32_t vocab_match_special(const vocab *v, const char *text, size_t size)
             int32_t from = low, to = high;
             while (from < to) {
                 int32_t middle = from + (to - from) / 2;
-                p = vocab_bytes(v, v->special[middle], &length);
+                p = vocab_bytes(v, v->special[middle].id, &length);
                 int byte = length > depth ? (unsigned char)p[depth] : -1;
                 if (byte < (int)next + side) {
                     from = middle + 1;
@@ -208,16 +215,23 @@ static attn_status read_bytes(vocab *v, const attn_gguf *file, bool *decoded)
     return ATTN_OK;
 }
 
+static vocab_entry entry_of(const vocab *v, int32_t id)
+{
+    size_t size;
+    const char *bytes = vocab_bytes(v, id, &size);
+    return (vocab_entry){.prefix = prefix_of(bytes, size), .id = id};
+}
+
 static void index_tokens(vocab *v, const bool *decoded)
 {
     for (int32_t i = 0; i < v->count; i++) {
         uint8_t kind = v->kind[i];
         bool empty = v->start[i + 1] == v->start[i];
         if (kind_is_special(kind) && !empty) {
-            v->special[v->special_count++] = i;
+            v->special[v->special_count++] = entry_of(v, i);
         }
         if ((decoded[i] && kind != TOKEN_UNUSED) || (kind == TOKEN_USER && !empty)) {
-            v->ordinary[v->ordinary_count++] = i;
+            v->ordinary[v->ordinary_count++] = entry_of(v, i);
         }
     }
     qsort_r(v->special, (size_t)v->special_count, sizeof *v->special, by_bytes, v);

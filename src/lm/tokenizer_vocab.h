@@ -17,15 +17,22 @@ typedef enum token_kind {
     TOKEN_BYTE = 6
 } token_kind;
 
+/** A token in a list sorted by bytes. */
+typedef struct vocab_entry {
+    uint64_t
+        prefix; /**< the first 8 bytes, the first of them highest, 0 beyond the end: settles most comparisons */
+    int32_t id;
+} vocab_entry;
+
 typedef struct vocab {
     int32_t count;
     char *bytes;   /**< of all tokens, one after the other */
     size_t *start; /**< [count + 1] token i is bytes[start[i] … start[i + 1]) */
     uint8_t *kind; /**< [count] */
 
-    int32_t *ordinary; /**< ids of tokens that text is made of, by their bytes */
+    vocab_entry *ordinary; /**< tokens that text is made of, by their bytes */
     int32_t ordinary_count;
-    int32_t *special; /**< ids of control, user-defined and unknown tokens, by their bytes */
+    vocab_entry *special; /**< control, user-defined and unknown tokens, by their bytes */
     int32_t special_count;
     int32_t byte[256]; /**< the token of one byte, −1 where the vocabulary has none */
 } vocab;
