@@ -216,7 +216,7 @@ static attn_status next_match(split_run *run, int stage, const char *text, size_
 static attn_status split_stage(split_run *run, int stage, const char *text, size_t size,
                                split_word word, void *user)
 {
-    if (stage == run->splitter->stages) {
+    if (stage >= MAX_STAGES || stage >= run->splitter->stages) {
         return word(user, text, size);
     }
     for (size_t at = 0; at < size;) {
