@@ -181,10 +181,10 @@ bool oracle_attends(const attn_sdpa_options *options, const attn_view *q, const 
     if (o->causal != ATTN_CAUSAL_NONE && at > p) {
         return false;
     }
-    if (o->has_window && o->window_left >= 0 && at < p - o->window_left) {
+    if (o->has_window && o->window_left >= 0 && p - at > o->window_left) {
         return false;
     }
-    if (o->has_window && o->window_right >= 0 && at > p + o->window_right) {
+    if (o->has_window && o->window_right >= 0 && at - p > o->window_right) {
         return false;
     }
     if (o->mask && load_broadcast(o->mask, b, h, i, j) == 0) {
@@ -207,22 +207,30 @@ typedef struct row {
     const attn_kv_view *kv;
     bool cached, f64;
     int64_t b, h, i;
+    const double *qs, *ks, *vs; /* the elements of q and of the cache, dense */
 } row;
+
+/* Slot `slot` of the row's key/value head in a dense copy of k or v. */
+static const double *slot_of(const row *r, const double *elements, const attn_view *view,
+                             int64_t slot)
+{
+    int64_t head = r->h / (r->q->shape[1] / view->shape[1]);
+    return elements + ((r->b * view->shape[1] + head) * view->shape[2] + slot) * view->shape[3];
+}
 
 /* Scaled, capped, biased score of column j; *size: the sum of the magnitudes that went into it. */
 static double score(const row *r, int64_t j, double *size)
 {
     const attn_sdpa_options *o = r->o;
-    int64_t group = r->q->shape[1] / r->kv->k.shape[1];
-    int64_t slot = oracle_slot(r->kv, r->b, j);
+    const double *q =
+        r->qs + ((r->b * r->q->shape[1] + r->h) * r->q->shape[2] + r->i) * r->q->shape[3];
+    const double *k = slot_of(r, r->ks, &r->kv->k, oracle_slot(r->kv, r->b, j));
     double scale = o->has_scale ? o->scale : 1 / sqrt((double)r->q->shape[3]);
     double dot = 0;
     double magnitude = 0;
     for (int64_t d = 0; d < r->q->shape[3]; d++) {
-        double product = oracle_load(r->q, oracle_at(r->q, r->b, r->h, r->i, d)) *
-                         oracle_load(&r->kv->k, oracle_at(&r->kv->k, r->b, r->h / group, slot, d));
-        dot += product;
-        magnitude += fabs(product);
+        dot += q[d] * k[d];
+        magnitude += fabs(q[d] * k[d]);
     }
     double s = overflowed(scale * dot, r->f64);
     *size = fabs(scale) * magnitude;
@@ -278,18 +286,15 @@ static oracle_kind row_scores(const row *r, const oracle_result *result, int64_t
 
 static void row_values(const row *r, const oracle_result *result, int64_t at)
 {
-    const attn_view *v = &r->kv->v;
     const double *weights = result->weights + at * result->len_k;
     const bool *attends = result->attends + at * result->len_k;
     double *out = result->out + at * result->dim_v;
-    int64_t head = r->h / (r->q->shape[1] / v->shape[1]);
     for (int64_t j = 0; j < result->len_k; j++) {
-        int64_t slot = oracle_slot(r->kv, r->b, j);
+        const double *v = slot_of(r, r->vs, &r->kv->v, oracle_slot(r->kv, r->b, j));
         for (int64_t d = 0; attends[j] && d < result->dim_v; d++) {
-            double value = oracle_load(v, oracle_at(v, r->b, head, slot, d));
             /* inf·0 is NaN, here as in the contract: an attended non-finite V never vanishes */
-            out[d] += weights[j] * value;
-            result->v_max[at] = fmax(result->v_max[at], isfinite(value) ? fabs(value) : 0);
+            out[d] += weights[j] * v[d];
+            result->v_max[at] = fmax(result->v_max[at], isfinite(v[d]) ? fabs(v[d]) : 0);
         }
     }
 }
@@ -333,6 +338,19 @@ static void *zeros(int64_t count, size_t size)
     return memory;
 }
 
+/* All elements of a 4-D view, row-major. */
+static double *elements_of(const attn_view *view)
+{
+    const int64_t *n = view->shape;
+    double *all = zeros(n[0] * n[1] * n[2] * n[3], sizeof *all);
+    for (int64_t e = 0; e < n[0] * n[1] * n[2] * n[3]; e++) {
+        int64_t l = e / n[3];
+        all[e] = oracle_load(view,
+                             oracle_at(view, l / n[2] / n[1], l / n[2] % n[1], l % n[2], e % n[3]));
+    }
+    return all;
+}
+
 oracle_result oracle_sdpa(const attn_sdpa_options *options, const attn_view *q,
                           const attn_kv_view *kv, bool cached)
 {
@@ -351,6 +369,7 @@ oracle_result oracle_sdpa(const attn_sdpa_options *options, const attn_view *q,
     result.kind = zeros(rows, sizeof *result.kind);
     result.attends = zeros(rows * result.len_k, sizeof *result.attends);
     double *scores = zeros(result.len_k, sizeof *scores);
+    double *elements[3] = {elements_of(q), elements_of(&kv->k), elements_of(&kv->v)};
     for (int64_t at = 0; at < rows; at++) {
         row r = {.o = options ? options : &none,
                  .q = q,
@@ -359,8 +378,14 @@ oracle_result oracle_sdpa(const attn_sdpa_options *options, const attn_view *q,
                  .f64 = result.f64,
                  .b = at / (result.heads_q * result.len_q),
                  .h = at / result.len_q % result.heads_q,
-                 .i = at % result.len_q};
+                 .i = at % result.len_q,
+                 .qs = elements[0],
+                 .ks = elements[1],
+                 .vs = elements[2]};
         row_compute(&r, &result, at, scores);
+    }
+    for (int n = 0; n < 3; n++) {
+        free(elements[n]);
     }
     free(scores);
     return result;
