@@ -1,0 +1,18 @@
+/* kernels/swiglu/swiglu_avx512.c: sixteen at a time; the tail is a mask. */
+#include <immintrin.h>
+
+#include "kernels/common/exp_avx512.h"
+#include "kernels/swiglu/swiglu.h"
+
+void attn_swiglu_f32_avx512(const float *gate, const float *up, int64_t n, float *y)
+{
+    const __m512 one = _mm512_set1_ps(1.0f), most = _mm512_set1_ps(150.0f);
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 mask = n - i >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1u);
+        __m512 g = _mm512_maskz_loadu_ps(mask, gate + i), u = _mm512_maskz_loadu_ps(mask, up + i);
+        /* e^150 is infinite in f32; the cut keeps e^+inf from becoming NaN, and this order a NaN. */
+        __m512 x = _mm512_min_ps(most, _mm512_sub_ps(_mm512_setzero_ps(), g));
+        __m512 silu = _mm512_div_ps(g, _mm512_add_ps(one, attn_exp_avx512(x)));
+        _mm512_mask_storeu_ps(y + i, mask, _mm512_mul_ps(silu, u));
+    }
+}
