@@ -1,37 +1,8 @@
 /**
  * forward.c: attn_linear_forward's checks.
  */
+#include "linear/check.h"
 #include "linear/linear.h"
-
-static attn_status check_matrix(const char *name, const attn_view *view)
-{
-    if (!view || view->dtype == ATTN_DTYPE_NONE) {
-        return attn_fail(ATTN_ERR_ARGUMENT, "%s: must be a view, is %s", name,
-                         view ? "a zeroed one" : "NULL");
-    }
-    if (view->dtype != ATTN_F32) {
-        return attn_fail(ATTN_ERR_DTYPE, "%s: is %s, must be f32; attn_convert makes it so", name,
-                         attn_dtype_name(view->dtype));
-    }
-    if (view->ndim != 2) {
-        return attn_fail(ATTN_ERR_SHAPE,
-                         "%s: has %d dimensions, must be [rows, features]; fold batch and length "
-                         "into rows",
-                         name, view->ndim);
-    }
-    if (view->shape[0] < 0 || view->shape[1] < 0) {
-        return attn_fail(ATTN_ERR_SHAPE, "%s: shape [%lld, %lld] has a negative size", name,
-                         (long long)view->shape[0], (long long)view->shape[1]);
-    }
-    if (view->shape[1] > 1 && view->stride[1] != 1) {
-        return attn_fail(ATTN_ERR_SHAPE, "%s: stride of the last dimension is %lld, must be 1",
-                         name, (long long)view->stride[1]);
-    }
-    if (!view->data && view->shape[0] > 0 && view->shape[1] > 0) {
-        return attn_fail(ATTN_ERR_ARGUMENT, "%s: data must not be NULL", name);
-    }
-    return ATTN_OK;
-}
 
 static attn_status check_features(const char *name, const char *what, const attn_view *view,
                                   int64_t features)
@@ -58,9 +29,9 @@ static attn_status check(const attn_context *context, const attn_linear *linear,
                          "layer with a context of the same level",
                          attn_isa_name(attn_context_isa(context)), attn_isa_name(linear->isa));
     }
-    attn_status status = check_matrix("x", x);
+    attn_status status = attn_check_f32("x", x, 2, "[rows, in_features]");
     if (status == ATTN_OK) {
-        status = check_matrix("y", y);
+        status = attn_check_f32("y", y, 2, "[rows, out_features]");
     }
     if (status == ATTN_OK) {
         status = check_features("x", "in_features", x, linear->in);
@@ -76,15 +47,10 @@ static attn_status check(const attn_context *context, const attn_linear *linear,
         return attn_fail(ATTN_ERR_SHAPE, "y: has %lld rows, x has %lld", (long long)y->shape[0],
                          (long long)rows);
     }
-    if (rows > 1 && y->stride[0] < linear->out && y->stride[0] > -linear->out) {
-        return attn_fail(ATTN_ERR_SHAPE,
-                         "y: row stride %lld is below out_features %lld, rows would overlap",
-                         (long long)y->stride[0], (long long)linear->out);
-    }
     if (rows > 0 && x->data == y->data) {
         return attn_fail(ATTN_ERR_ARGUMENT, "y: is x's memory; the product cannot be in place");
     }
-    return ATTN_OK;
+    return attn_check_rows_apart("y", y);
 }
 
 attn_status attn_linear_forward(attn_context *context, const attn_linear *linear,
