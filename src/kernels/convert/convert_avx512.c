@@ -8,7 +8,7 @@
 static inline __mmask16 lanes(int64_t i, int64_t count)
 {
     int64_t left = count - i;
-    return left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1u);
+    return (__mmask16)(left >= 16 ? 0xffffu : (1u << left) - 1u);
 }
 
 static void bf16_to_f32(const uint16_t *src, float *dst, int64_t count)
