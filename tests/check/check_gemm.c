@@ -1,0 +1,214 @@
+/*
+ * kernels/gemm: products against double, and the promise of gemm.h that bits do not depend on the tile,
+ * the number of rows, or where k is split.
+ */
+#include "check.h"
+
+#include "kernels/gemm/gemm.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LANES = 32, MOST_K = 200 };
+
+static void run_pack(check *c)
+{
+    const attn_gemm_table *t = attn_gemm_table_for(c->isa);
+    int rows = (int)check_range(c, 1, t->mr);
+    int64_t k = check_size(c, 16, MOST_K);
+    int64_t ldx = k + check_range(c, 0, 9);
+    float *x = check_floats(c, "x", (rows - 1) * ldx + k, 4);
+    float *tile = check_floats(c, "tile", k * rows, 4);
+    check_fill(c, x, (rows - 1) * ldx + k, (check_values)(c->index % CHECK_KINDS));
+    check_input(c, x);
+    CHECK_CALL(c, t->pack(x, ldx, rows, k, tile));
+    for (int64_t i = 0; i < k && !c->failed; i++) {
+        for (int r = 0; r < rows && !c->failed; r++) {
+            check_same(c, "tile", &tile[i * rows + r], &x[r * ldx + i], 1);
+        }
+    }
+}
+
+typedef struct product {
+    const attn_gemm_table *t;
+    int rows, panels;
+    int64_t k, ldx, ldy, step, stream, ld_init;
+    float *w, *x, *tile, *init, *y;
+} product;
+
+/* Weights, activations, start values and room for results of one call. */
+static product make(check *c, int rows, int panels)
+{
+    product p = {.t = attn_gemm_table_for(c->isa), .rows = rows, .panels = panels};
+    int nr = p.t->nr;
+    p.k = check_size(c, 8, MOST_K);
+    p.ldx = p.k + check_range(c, 0, 7);
+    p.step = nr + check_range(c, 0, 5);
+    p.ldy = (panels - 1) * p.step + nr + check_range(c, 0, 9);
+    p.stream = p.k * nr + LANES * check_range(c, 0, 3);
+    p.ld_init = c->index % 2 ? 0 : p.ldy;
+    int64_t outputs = (rows - 1) * p.ldy + (panels - 1) * p.step + nr;
+    int64_t starts = (rows - 1) * p.ld_init + (panels - 1) * p.step + nr;
+    int64_t weights = (panels - 1) * p.stream + p.k * nr;
+    check_values kind =
+        c->index % 6 == 5 ? CHECK_NAN : (check_values)(c->index % CHECK_FINITE_KINDS);
+    p.w = check_floats(c, "w", weights, 64);
+    p.x = check_floats(c, "x", (rows - 1) * p.ldx + p.k, 4);
+    p.tile = check_floats(c, "packed x", p.k * rows, 4);
+    p.init = check_floats(c, "init", starts, 4);
+    p.y = check_floats(c, "y", outputs, 4);
+    check_fill(c, p.w, weights, CHECK_NORMAL);
+    check_fill(c, p.x, (rows - 1) * p.ldx + p.k, kind);
+    check_fill(c, p.init, starts, CHECK_NORMAL);
+    attn_gemm_pack_c(p.x, p.ldx, rows, p.k, p.tile);
+    check_input(c, p.w);
+    check_input(c, p.x);
+    check_input(c, p.tile);
+    check_input(c, p.init);
+    return p;
+}
+
+static attn_gemm_job job_of(const product *p, bool few)
+{
+    return (attn_gemm_job){.w = p->w,
+                           .stream = p->stream,
+                           .k = p->k,
+                           .x = few ? p->x : p->tile,
+                           .ldx = p->ldx,
+                           .init = p->init,
+                           .ld_init = p->ld_init,
+                           .y = p->y,
+                           .ldy = p->ldy,
+                           .step = p->step};
+}
+
+static void verify(check *c, const product *p)
+{
+    int nr = p->t->nr;
+    for (int r = 0; r < p->rows && !c->failed; r++) {
+        for (int panel = 0; panel < p->panels && !c->failed; panel++) {
+            double want[LANES];
+            double allowed[LANES];
+            for (int i = 0; i < nr; i++) {
+                double sum = (double)p->init[r * p->ld_init + panel * p->step + i];
+                double size = fabs(sum);
+                for (int64_t k = 0; k < p->k; k++) {
+                    double term =
+                        (double)p->x[r * p->ldx + k] * (double)p->w[panel * p->stream + k * nr + i];
+                    sum += term;
+                    size += fabs(term);
+                }
+                want[i] = sum;
+                /* a chain of k roundings, each of a partial sum */
+                allowed[i] = (double)(p->k + 2) * 0x1p-24 * size + (double)p->k * (double)FLT_MIN;
+            }
+            check_close(c, "y", &p->y[r * p->ldy + panel * p->step], want, allowed, nr);
+        }
+    }
+}
+
+/* Row r of panel 0 alone, k in two parts: the same bits. */
+static void verify_bits(check *c, const product *p)
+{
+    int nr = p->t->nr;
+    float tile[MOST_K];
+    float sum[LANES];
+    for (int r = 0; r < p->rows && !c->failed; r++) {
+        int64_t split = check_range(c, 0, p->k);
+        memcpy(tile, &p->x[r * p->ldx], (size_t)p->k * sizeof *tile);
+        memcpy(sum, &p->init[r * p->ld_init], (size_t)nr * sizeof *sum);
+        for (int part = 0; part < 2; part++) {
+            int64_t from = part ? split : 0;
+            attn_gemm_job job = {.w = p->w + from * nr,
+                                 .k = part ? p->k - split : split,
+                                 .x = tile + from,
+                                 .ldx = MOST_K,
+                                 .init = sum,
+                                 .y = sum,
+                                 .ldy = LANES,
+                                 .step = LANES};
+            if (job.k > 0) {
+                p->t->tile(&job, 1);
+            }
+        }
+        check_same(c, "y beside a single row with k split", &p->y[r * p->ldy], sum, nr);
+    }
+}
+
+static void run_tile(check *c)
+{
+    const attn_gemm_table *t = attn_gemm_table_for(c->isa);
+    product p = make(c, (int)check_range(c, 1, t->mr), 1);
+    attn_gemm_job job = job_of(&p, false);
+    CHECK_CALL(c, t->tile(&job, p.rows));
+    verify(c, &p);
+    if (!c->failed) {
+        verify_bits(c, &p);
+    }
+}
+
+static void run_few(check *c)
+{
+    const attn_gemm_table *t = attn_gemm_table_for(c->isa);
+    product p = make(c, (int)check_range(c, 1, ATTN_GEMM_FEW), (int)check_range(c, 1, t->streams));
+    attn_gemm_job job = job_of(&p, true);
+    CHECK_CALL(c, t->few(&job, p.rows, p.panels));
+    verify(c, &p);
+    if (!c->failed) {
+        verify_bits(c, &p);
+    }
+}
+
+enum { BENCH_K = 512 };
+static _Alignas(64) float bench_w[BENCH_K * LANES * 16], bench_x[BENCH_K * LANES],
+    bench_y[LANES * LANES * 16];
+
+static double bench_tile(attn_isa isa, int64_t repeats)
+{
+    const attn_gemm_table *t = attn_gemm_table_for(isa);
+    attn_gemm_job job = {.w = bench_w,
+                         .k = BENCH_K,
+                         .x = bench_x,
+                         .init = bench_w,
+                         .y = bench_y,
+                         .ldy = LANES,
+                         .step = LANES};
+    for (int64_t n = 0; n < repeats; n++) {
+        t->tile(&job, t->mr);
+    }
+    return 2.0 * BENCH_K * t->mr * t->nr * (double)repeats;
+}
+
+static double bench_few(attn_isa isa, int64_t repeats)
+{
+    const attn_gemm_table *t = attn_gemm_table_for(isa);
+    attn_gemm_job job = {.w = bench_w,
+                         .stream = BENCH_K * t->nr,
+                         .k = BENCH_K,
+                         .x = bench_x,
+                         .ldx = BENCH_K,
+                         .init = bench_w,
+                         .y = bench_y,
+                         .ldy = LANES * 16,
+                         .step = LANES};
+    int panels = t->streams < 16 ? t->streams : 16;
+    for (int64_t n = 0; n < repeats; n++) {
+        t->few(&job, 1, panels);
+    }
+    return 2.0 * BENCH_K * panels * t->nr * (double)repeats;
+}
+
+static const void *table(attn_isa isa)
+{
+    return attn_gemm_table_for(isa);
+}
+
+static const check_kernel kernels[] = {
+    {"gemm/pack", table, run_pack, 300, NULL, NULL},
+    {"gemm/tile", table, run_tile, 500, bench_tile, "flops"},
+    {"gemm/few", table, run_few, 500, bench_few, "flops"},
+};
+
+const check_family check_gemm = {kernels, sizeof kernels / sizeof *kernels};
