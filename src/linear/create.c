@@ -2,6 +2,7 @@
  * create.c: weights checked, repacked into panels once, and given back.
  */
 #include "base/alloc.h"
+#include "cpu/cpu.h"
 #include "linear/linear.h"
 #include "par/context.h"
 
@@ -100,12 +101,21 @@ static bool fits_q4(const request *r)
     return true;
 }
 
+/* Half of L2, since its other half serves panels and results; within what other machines have. */
+static int64_t cached_bytes(void)
+{
+    size_t half = attn_cpu_cache_sizes().l2 / 2;
+    size_t least = (size_t)256 << 10, most = (size_t)1 << 20;
+    return (int64_t)(half < least ? least : half > most ? most : half);
+}
+
 static attn_status choose_layout(const request *r, bool int8)
 {
     attn_linear *l = r->linear;
     int64_t blocks = l->in / ATTN_QUANT_BLOCK;
     l->gemm = attn_gemm_table_for(l->isa);
     l->quant = attn_quant_table_for(l->isa);
+    l->cached = cached_bytes();
     l->lanes = ATTN_QUANT_PANEL;
     bool fits = true;
     if (!int8) {

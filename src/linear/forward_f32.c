@@ -19,10 +19,9 @@ typedef struct call {
     attn_linear_split split;
 } call;
 
-enum {
-    COLUMNS = 1024,          /* of a panel taken at once: it stays in L2 with the rows of a piece */
-    CACHED_BYTES = 512 << 10 /* of those rows */
-};
+/* Columns of a panel taken at once: with them the rows of a piece fit L2 and pass every panel there, so
+   that the weights come from memory once. */
+enum { COLUMNS = 512 };
 
 /* Multiply-adds below which waking a thread costs more than it saves (about 10 µs of one core). */
 static const double PIECE_WORK = 400e3;
@@ -81,11 +80,22 @@ static void tile_panel(const call *c, int64_t panel, int64_t row, int rows, int6
     }
 }
 
+/* Asks for one tile's share of the next panel, which memory delivers while this one is computed. */
+static void ask(const float *next, int64_t floats, int64_t tile, int64_t tiles)
+{
+    int64_t share = (floats + tiles - 1) / tiles;
+    int64_t end = (tile + 1) * share < floats ? (tile + 1) * share : floats;
+    for (int64_t i = tile * share; i < end; i += 16) {
+        __builtin_prefetch(next + i, 0, 2);
+    }
+}
+
 static void tiles_task(void *argument, int64_t index, int worker)
 {
     const call *c = argument;
     attn_linear_piece piece = attn_linear_split_at(&c->split, index);
-    int64_t mr = c->table->mr, in = c->linear->in;
+    int64_t mr = c->table->mr, in = c->linear->in, lanes = c->linear->lanes;
+    int64_t tiles = (piece.r1 - piece.r0 + mr - 1) / mr;
     (void)worker;
     for (int64_t k0 = 0; k0 < in; k0 += COLUMNS) {
         int64_t k1 = in - k0 < COLUMNS ? in : k0 + COLUMNS;
@@ -93,6 +103,10 @@ static void tiles_task(void *argument, int64_t index, int worker)
             for (int64_t r = piece.r0; r < piece.r1; r += mr) {
                 int64_t left = piece.r1 - r;
                 tile_panel(c, p, r, left < mr ? (int)left : (int)mr, k0, k1);
+                if (p + 1 < piece.p1) {
+                    ask(panel_at(c, p + 1) + k0 * lanes, (k1 - k0) * lanes, (r - piece.r0) / mr,
+                        tiles);
+                }
             }
         }
     }
@@ -177,7 +191,7 @@ attn_status attn_linear_forward_f32(attn_context *context, const attn_linear *li
     attn_context_run(context, (rows - 1) / mr + 1, true, pack_task, &c);
 
     int64_t columns = linear->in < COLUMNS ? linear->in : COLUMNS;
-    int64_t limit = CACHED_BYTES / (columns * (int64_t)sizeof(float)) / mr * mr;
+    int64_t limit = linear->cached / (columns * (int64_t)sizeof(float)) / mr * mr;
     limit = limit < 4 * mr ? 4 * mr : limit;
     c.split = attn_linear_split_make(threads, linear->panels, rows, mr, limit, work, PIECE_WORK);
     attn_context_run(context, c.split.panel_pieces * c.split.row_pieces, true, tiles_task, &c);

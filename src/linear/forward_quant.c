@@ -20,10 +20,7 @@ typedef struct call {
     attn_linear_split split;
 } call;
 
-enum {
-    TILES_PER_TASK = 4,       /* quantising: 32 rows */
-    CACHED_BYTES = 384 << 10, /* activations of a piece, to stay in L2 while panels pass by */
-};
+enum { TILES_PER_TASK = 4 }; /* quantising: 32 rows */
 
 /* Multiply-adds below which waking a thread costs more than it saves (about 10 µs of one core). */
 static const double PIECE_WORK = 400e3;
@@ -153,7 +150,7 @@ attn_status attn_linear_forward_quant(attn_context *context, const attn_linear *
     int64_t tasks = (rows - 1) / (TILES_PER_TASK * ATTN_QUANT_ROWS) + 1;
     attn_context_run(context, tasks, true, quantise_task, &c);
 
-    int64_t limit = (int64_t)(CACHED_BYTES / c.row_bytes) / ATTN_QUANT_ROWS * ATTN_QUANT_ROWS;
+    int64_t limit = linear->cached / (int64_t)c.row_bytes / ATTN_QUANT_ROWS * ATTN_QUANT_ROWS;
     limit = limit < 4 * ATTN_QUANT_ROWS ? 4 * ATTN_QUANT_ROWS : limit;
     double work = (double)rows * (double)linear->in * (double)linear->out;
     /* One row's multiply-adds each wait for half a byte of memory: they count more. */

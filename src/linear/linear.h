@@ -26,6 +26,7 @@ struct attn_linear {
     uint8_t *packed;
     float *bias; /* [panels·lanes], zeros where there is none */
     size_t packed_bytes, bias_bytes;
+    int64_t cached; /* bytes of activations that may stay in L2 while panels pass by */
     const attn_gemm_table *gemm;
     const attn_quant_table *quant;
 };
