@@ -1,0 +1,48 @@
+/* Path choice: the type decides first, then how many query rows share a pass over K and V. */
+#include "attention/plan.h"
+#include "base/alloc.h"
+
+#include <string.h>
+
+static sdpa_path choose(const sdpa_call *call)
+{
+    if (call->batch == 0 || call->len_q == 0) {
+        return SDPA_NOTHING;
+    }
+    if (call->q.dtype == ATTN_F64) {
+        return SDPA_F64;
+    }
+    /* The decode path keeps no scores, so weights come from the tiles. */
+    if (call->weights.dtype == ATTN_DTYPE_NONE && sdpa_decode_fits(call)) {
+        return SDPA_DECODE;
+    }
+    return SDPA_FLASH;
+}
+
+attn_status sdpa_make_plan(const sdpa_call *call, sdpa_plan *plan)
+{
+    memset(plan, 0, sizeof *plan);
+    plan->path = choose(call);
+    switch (plan->path) {
+    case SDPA_NOTHING: plan->needs.kernel = "none"; return ATTN_OK;
+    case SDPA_FLASH: plan->needs = sdpa_flash_needs(call); break;
+    case SDPA_DECODE: plan->needs = sdpa_decode_needs(call); break;
+    case SDPA_F64: plan->needs = sdpa_f64_needs(call); break;
+    }
+    size_t threads = (size_t)attn_context_threads(call->context);
+    size_t limit = SIZE_MAX / 4, workers;
+    if (plan->needs.shared > limit || plan->needs.per_worker > limit ||
+        !attn_mul_size(attn_round_up(plan->needs.per_worker), threads, &workers) ||
+        !attn_add_size(attn_round_up(plan->needs.shared), workers, &plan->scratch)) {
+        return attn_fail(ATTN_ERR_NO_MEMORY,
+                         "scratch: %zu bytes and %zu for each of %zu threads do not fit the "
+                         "address space; split the call",
+                         plan->needs.shared, plan->needs.per_worker, threads);
+    }
+    return ATTN_OK;
+}
+
+bool sdpa_is_cache(const attn_kv_view *kv)
+{
+    return kv && (kv->length || kv->first || kv->ring != 0);
+}
