@@ -60,8 +60,9 @@ typedef struct attn_multihead_forward_options {
     int64_t window_left, window_right;
     const attn_view *
         mask; /**< BOOL, 1 = attend: 2-D [len_q, len_k], 3-D [batch, len_q, len_k], 4-D as attn_sdpa */
-    const attn_view *key_padding_mask;    /**< BOOL [batch, len_k], 1 = ignore that key */
-    const int64_t *lengths_q, *lengths_k; /**< [batch] */
+    const attn_view *key_padding_mask; /**< BOOL [batch, len_k], 1 = ignore that key */
+    const int64_t *lengths_q;          /**< [batch] valid query rows; out is 0 in the others */
+    const int64_t *lengths_k; /**< [batch] valid key rows; with a cache: how many are appended */
     attn_need_weights need_weights;
     attn_view *weights; /**< out, f32; required when need_weights is not NONE */
     attn_kv_cache *
@@ -74,6 +75,10 @@ ATTN_API attn_multihead_forward_options attn_multihead_forward_options_init(void
  * out = concat_h( sdpa(query·Wqᵀ + bq, key·Wkᵀ + bk, value·Wvᵀ + bv) )·Woᵀ + bo
  * query [batch, len_q, embed_dim], key [batch, len_k, kdim], value [batch, len_k, vdim], out [batch, len_q, embed_dim]; f32.
  * key NULL: query; value NULL: key (self-attention). options may be NULL.
+ * With a cache, len_k of masks and weights is the largest number of keys held after the append, counted from the oldest; positions are
+ * bottom-right, so a token sees all before it whatever `causal` is, and ATTN_CAUSAL_BOTTOM_RIGHT hides what follows it in the same append.
+ * out and weights overlap no input. On failure nothing is written and the cache holds what it held. Errors name the argument, the fix and an
+ * example: SHAPE, DTYPE, ARGUMENT, CAPACITY (the cache), NO_MEMORY. Memory: the projections' rows, from the context's allocator, for the call.
  */
 ATTN_API attn_status attn_multihead_forward(attn_context *context, const attn_multihead *layer,
                                             const attn_multihead_forward_options *options,
