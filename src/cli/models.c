@@ -106,15 +106,16 @@ char *cli_model_resolve(const char *name, int *code)
                 return path;
             }
         } else {
-            *code = cli_interrupted()
-                        ? CLI_INTERRUPTED
-                        : cli_fail("no model: run `attn fetch', or give --model FILE");
+            *code =
+                cli_interrupted()
+                    ? CLI_INTERRUPTED
+                    : cli_fail("no model: run `attn fetch %s', or give --model FILE", model->name);
         }
     } else {
-        *code = cli_fail("the model %s is not in %.*s: run `attn fetch' (%.0f MB, %s), or give "
+        *code = cli_fail("the model %s is not in %.*s: run `attn fetch %s' (%.0f MB, %s), or give "
                          "--model FILE",
                          model->title, (int)(strlen(path) - strlen(model->file) - 1), path,
-                         (double)model->bytes / 1e6, model->licence);
+                         model->name, (double)model->bytes / 1e6, model->licence);
     }
     free(path);
     return NULL;

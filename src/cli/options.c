@@ -159,6 +159,7 @@ static int parse(const struct argp *argp, int argc, char **argv, void *input, bo
     memset(&run, 0, sizeof run);
     run.name = argv[0];
     run.front = -1;
+    run.in_front = in_front;
     error_t error = argp_parse(&root, argc, argv, flags, NULL, input);
     if (run.ended) {
         return CLI_OK;
