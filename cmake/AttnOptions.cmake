@@ -39,6 +39,18 @@ if(ATTN_COVERAGE)
   list(APPEND ATTN_LINK_FLAGS --coverage)
 endif()
 
+# Kernels, unrolled as they are, take the sanitizers' compilers minutes a file at -O2; at -O1 seconds. The
+# fuzzers need no coverage of them, for they check no arguments.
+set(ATTN_KERNEL_FLAGS -O3)
+if(ATTN_SANITIZE)
+  set(ATTN_KERNEL_FLAGS -O1)
+elseif(CMAKE_BUILD_TYPE STREQUAL "Debug")
+  set(ATTN_KERNEL_FLAGS)
+endif()
+if(ATTN_FUZZ)
+  list(APPEND ATTN_KERNEL_FLAGS -fno-sanitize=undefined,fuzzer-no-link)
+endif()
+
 # ISA levels: each includes the one before. Files named *_<level>.c get these flags, and
 # ATTN_HAVE_<LEVEL> tells the tables of function pointers what was built.
 set(ATTN_LEVELS)
