@@ -27,10 +27,13 @@ typedef struct cli_command {
     int (*run)(int argc, char **argv);
 } cli_command;
 
+int cmd_bench(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_fetch(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_info(int argc, char **argv);
+int cmd_profile(int argc, char **argv);
+int cmd_sdpa(int argc, char **argv);
 
 /* ---- options.c: argp with one-sentence errors ---- */
 

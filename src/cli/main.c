@@ -11,7 +11,10 @@ static const cli_command commands[] = {
     {"generate", "continue a prompt with a language model", cmd_generate},
     {"chat", "talk with a language model", cmd_chat},
     {"fetch", "list known models and fetch one", cmd_fetch},
+    {"sdpa", "attention on NumPy arrays", cmd_sdpa},
     {"info", "what this machine, or a model file, is made of", cmd_info},
+    {"profile", "how time and memory grow with the length", cmd_profile},
+    {"bench", "speed of attention and of language models", cmd_bench},
 };
 
 static const cli_command *find_command(const char *name)
