@@ -10,7 +10,9 @@
 
 #include "kernels/quant/quant.h"
 
-#define INLINE static inline __attribute__((always_inline))
+/* Unrolled bodies that check every index again take clang many minutes under -fsanitize=undefined. */
+#define PLAIN  __attribute__((no_sanitize("undefined")))
+#define INLINE static inline PLAIN __attribute__((always_inline))
 
 /* How far ahead of a stream to ask for lines: the hardware's prefetcher stops at 4 KiB pages. */
 enum { AHEAD = 2048 };
@@ -80,7 +82,8 @@ INLINE int32_t quantise(const __m256 x[4], float factor, uint8_t *q)
     return _mm_cvtsi128_si32(h);
 }
 
-void attn_quant_tile_avx2(const float *x, int64_t ldx, int rows, int64_t blocks, uint8_t *tile)
+PLAIN void attn_quant_tile_avx2(const float *x, int64_t ldx, int rows, int64_t blocks,
+                                uint8_t *tile)
 {
     assert(rows >= 1 && rows <= ATTN_QUANT_ROWS && blocks >= 1);
     for (int r = 0; r < rows; r++) {
@@ -164,7 +167,7 @@ INLINE void dots_q8(const uint8_t *w, const uint8_t *x, const int count, __m256i
  * (half h is lanes 8·(h mod 2) … of panel h/2).
  */
 INLINE void product(const attn_quant_job *job, const bool q8, const int rows, const int first,
-                    const int count, const int begin, const int end, const bool prefetch)
+                    const int count, const int begin, const int end)
 {
     const uint8_t *x = job->x + first * ATTN_QUANT_BLOCK;
     const uint8_t *numbers = job->x + rows * ATTN_QUANT_BLOCK + 4 * first;
@@ -181,7 +184,7 @@ INLINE void product(const attn_quant_job *job, const bool q8, const int rows, co
         for (int h = begin; h < end; h++) {
             const uint8_t *w = job->w + (size_t)(h / 2) * job->stream;
             __m256i dot[4];
-            if (prefetch && (h & 1) == 0) {
+            if ((h & 1) == 0 && job->prefetch) {
                 ask(w + vectors, q8 ? 9 : 5);
             }
             if (q8) {
@@ -219,11 +222,7 @@ INLINE void product(const attn_quant_job *job, const bool q8, const int rows, co
 /* Few rows keep both halves of one or several panels in registers; four rows one half. */
 INLINE void few(const attn_quant_job *job, const bool q8, const int rows, const int panels)
 {
-    if (job->prefetch) {
-        product(job, q8, rows, 0, rows, 0, 2 * panels, true);
-    } else {
-        product(job, q8, rows, 0, rows, 0, 2 * panels, false);
-    }
+    product(job, q8, rows, 0, rows, 0, 2 * panels);
 }
 
 INLINE void many(const attn_quant_job *job, const bool q8, int rows)
@@ -231,14 +230,14 @@ INLINE void many(const attn_quant_job *job, const bool q8, int rows)
     for (int first = 0; first < rows;) {
         int left = rows - first;
         if (left >= 4) {
-            product(job, q8, rows, first, 4, 0, 1, true);
-            product(job, q8, rows, first, 4, 1, 2, false);
+            product(job, q8, rows, first, 4, 0, 1);
+            product(job, q8, rows, first, 4, 1, 2);
             first += 4;
         } else if (left >= 2) {
-            product(job, q8, rows, first, 2, 0, 2, false);
+            product(job, q8, rows, first, 2, 0, 2);
             first += 2;
         } else {
-            product(job, q8, rows, first, 1, 0, 2, false);
+            product(job, q8, rows, first, 1, 0, 2);
             first += 1;
         }
     }
@@ -266,12 +265,12 @@ INLINE void split(const attn_quant_job *job, const bool q8, int rows, int panels
     }
 }
 
-void attn_quant_q4_avx2(const attn_quant_job *job, int rows, int panels)
+PLAIN void attn_quant_q4_avx2(const attn_quant_job *job, int rows, int panels)
 {
     split(job, false, rows, panels);
 }
 
-void attn_quant_q8_avx2(const attn_quant_job *job, int rows, int panels)
+PLAIN void attn_quant_q8_avx2(const attn_quant_job *job, int rows, int panels)
 {
     split(job, true, rows, panels);
 }

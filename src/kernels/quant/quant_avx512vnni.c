@@ -8,7 +8,9 @@
 
 #include "kernels/quant/quant.h"
 
-#define INLINE static inline __attribute__((always_inline))
+/* Unrolled bodies that check every index again take clang many minutes under -fsanitize=undefined. */
+#define PLAIN  __attribute__((no_sanitize("undefined")))
+#define INLINE static inline PLAIN __attribute__((always_inline))
 
 typedef int32_t __attribute__((may_alias)) word; /* four int8 of a tile */
 typedef float __attribute__((may_alias)) number;
@@ -40,8 +42,8 @@ INLINE void ask(const uint8_t *w, int lines)
     }
 }
 
-void attn_quant_tile_avx512vnni(const float *x, int64_t ldx, int rows, int64_t blocks,
-                                uint8_t *tile)
+PLAIN void attn_quant_tile_avx512vnni(const float *x, int64_t ldx, int rows, int64_t blocks,
+                                      uint8_t *tile)
 {
     assert(rows >= 1 && rows <= ATTN_QUANT_ROWS && blocks >= 1);
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
@@ -80,11 +82,12 @@ void attn_quant_tile_avx512vnni(const float *x, int64_t ldx, int rows, int64_t b
     }
 }
 
-INLINE void q4(const attn_quant_job *job, const int rows, const int panels, const bool prefetch)
+INLINE void q4(const attn_quant_job *job, const int rows, const int panels)
 {
     const __m512i low = _mm512_set1_epi8(15);
     const uint8_t *x = job->x, *w = job->w;
     const size_t stream = job->stream;
+    const bool prefetch = job->prefetch;
     __m512 acc[ATTN_QUANT_ROWS];
 #pragma GCC unroll 8
     for (int i = 0; i < rows * panels; i++) {
@@ -129,10 +132,11 @@ INLINE void q4(const attn_quant_job *job, const int rows, const int panels, cons
     }
 }
 
-INLINE void q8(const attn_quant_job *job, const int rows, const int panels, const bool prefetch)
+INLINE void q8(const attn_quant_job *job, const int rows, const int panels)
 {
     const uint8_t *x = job->x, *w = job->w;
     const size_t stream = job->stream;
+    const bool prefetch = job->prefetch;
     __m512 acc[ATTN_QUANT_ROWS];
 #pragma GCC unroll 8
     for (int i = 0; i < rows * panels; i++) {
@@ -176,15 +180,11 @@ INLINE void q8(const attn_quant_job *job, const int rows, const int panels, cons
     }
 }
 
-/* One function per tile; `prefetch` is a branch that the compiler takes out of the loop. */
-#define TILE(kind, rows, panels)                                                              \
-    static __attribute__((noinline)) void kind##_##rows##_##panels(const attn_quant_job *job) \
-    {                                                                                         \
-        if (job->prefetch) {                                                                  \
-            kind(job, rows, panels, true);                                                    \
-        } else {                                                                              \
-            kind(job, rows, panels, false);                                                   \
-        }                                                                                     \
+/* One function per tile. */
+#define TILE(kind, rows, panels)                                          \
+    static PLAIN void kind##_##rows##_##panels(const attn_quant_job *job) \
+    {                                                                     \
+        kind(job, rows, panels);                                          \
     }
 #define TILES(kind)                                                     \
     TILE(kind, 1, 1)                                                    \
@@ -237,12 +237,12 @@ INLINE void split(const attn_quant_job *job, int rows, int panels,
     (void)rows;
 }
 
-void attn_quant_q4_avx512vnni(const attn_quant_job *job, int rows, int panels)
+PLAIN void attn_quant_q4_avx512vnni(const attn_quant_job *job, int rows, int panels)
 {
     split(job, rows, panels, q4_tiles[rows]);
 }
 
-void attn_quant_q8_avx512vnni(const attn_quant_job *job, int rows, int panels)
+PLAIN void attn_quant_q8_avx512vnni(const attn_quant_job *job, int rows, int panels)
 {
     split(job, rows, panels, q8_tiles[rows]);
 }
