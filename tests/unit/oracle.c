@@ -218,6 +218,23 @@ static const double *slot_of(const row *r, const double *elements, const attn_vi
     return elements + ((r->b * view->shape[1] + head) * view->shape[2] + slot) * view->shape[3];
 }
 
+/* A float64 result is compared with bounds of its own size: there the sum itself must be better. */
+static double dot_product(const double *q, const double *k, int64_t dim, bool f64,
+                          double *magnitude)
+{
+    long double exact = 0;
+    double sum = 0;
+    for (int64_t d = 0; d < dim; d++) {
+        *magnitude += fabs(q[d] * k[d]);
+        if (f64) {
+            exact += (long double)q[d] * (long double)k[d];
+        } else {
+            sum += q[d] * k[d];
+        }
+    }
+    return f64 ? (double)exact : sum;
+}
+
 /* Scaled, capped, biased score of column j; *size: the sum of the magnitudes that went into it. */
 static double score(const row *r, int64_t j, double *size)
 {
@@ -226,12 +243,8 @@ static double score(const row *r, int64_t j, double *size)
         r->qs + ((r->b * r->q->shape[1] + r->h) * r->q->shape[2] + r->i) * r->q->shape[3];
     const double *k = slot_of(r, r->ks, &r->kv->k, oracle_slot(r->kv, r->b, j));
     double scale = o->has_scale ? o->scale : 1 / sqrt((double)r->q->shape[3]);
-    double dot = 0;
     double magnitude = 0;
-    for (int64_t d = 0; d < r->q->shape[3]; d++) {
-        dot += q[d] * k[d];
-        magnitude += fabs(q[d] * k[d]);
-    }
+    double dot = dot_product(q, k, r->q->shape[3], r->f64, &magnitude);
     double s = overflowed(scale * dot, r->f64);
     *size = fabs(scale) * magnitude;
     if (o->softcap > 0) {

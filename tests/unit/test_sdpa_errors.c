@@ -236,7 +236,8 @@ static void both_common_layouts_give_the_same_bits(void **state)
     (void)state;
     for (int64_t len = 3; len < 80; len += 67) {
         fixture f = fixture_make(&(fixture_size){ATTN_F32, 2, 3, 3, len, len, 16, 16});
-        fixture_check(&f);
+        assert_int_equal(attn_sdpa(f.context, NULL, &f.q.view, &f.k.view, &f.v.view, &f.out.view),
+                         ATTN_OK);
         const int64_t swapped[4] = {2, len, 3, 16};
         array moved[4];
         attn_view views[4];
@@ -273,12 +274,12 @@ static void outputs_must_not_overlap_themselves(void **state)
     for (int d = 0; d < 3; d++) {
         fixture f = small();
         f.out.view.stride[d] = 0;
-        fixture_fails(&f, ATTN_ERR_ARGUMENT, "overlap");
+        fixture_fails(&f, ATTN_ERR_SHAPE, "out: stride 0");
         fixture_free(&f);
     }
     fixture f = small();
     f.out.view.stride[2] = 7; /* rows of 8 */
-    fixture_fails(&f, ATTN_ERR_ARGUMENT, "overlap");
+    fixture_fails(&f, ATTN_ERR_SHAPE, "out: stride 7");
     fixture_free(&f);
 }
 
@@ -355,7 +356,9 @@ static void null_arguments_are_errors_and_null_options_are_defaults(void **state
     }
     assert_int_equal(attn_sdpa(f.context, NULL, a[0], a[1], a[2], a[3]), ATTN_OK);
     uint64_t plain = array_hash(&f.out);
-    fixture_run(&f);
+    f.o = attn_sdpa_options_init();
+    array_wipe(&f.out);
+    assert_int_equal(attn_sdpa(f.context, &f.o, a[0], a[1], a[2], a[3]), ATTN_OK);
     assert_true(array_hash(&f.out) == plain);
     fixture_free(&f);
 }
@@ -378,7 +381,6 @@ static void options_of_an_older_or_newer_program_work(void **state)
     f.o.struct_size = 0;
     fixture_fails(&f, ATTN_ERR_ARGUMENT, "struct_size");
     /* older: it knew nothing behind `causal`; what lies there must not be read */
-    fixture_run(&f);
     f.o = attn_sdpa_options_init();
     f.o.causal = ATTN_CAUSAL_TOP_LEFT;
     array_wipe(&f.out);
