@@ -184,7 +184,7 @@ INLINE void product(const attn_quant_job *job, const bool q8, const int rows, co
         for (int h = begin; h < end; h++) {
             const uint8_t *w = job->w + (size_t)(h / 2) * job->stream;
             __m256i dot[4];
-            if ((h & 1) == 0 && job->prefetch) {
+            if ((h & 1) == 0 && (end > 2 || job->prefetch)) {
                 ask(w + vectors, q8 ? 9 : 5);
             }
             if (q8) {

@@ -87,7 +87,8 @@ INLINE void q4(const attn_quant_job *job, const int rows, const int panels)
     const __m512i low = _mm512_set1_epi8(15);
     const uint8_t *x = job->x, *w = job->w;
     const size_t stream = job->stream;
-    const bool prefetch = job->prefetch;
+    /* Several panels are streams from memory, always; a branch per block costs them a tenth. */
+    const bool prefetch = panels > 1 || job->prefetch;
     __m512 acc[ATTN_QUANT_ROWS];
 #pragma GCC unroll 8
     for (int i = 0; i < rows * panels; i++) {
@@ -136,7 +137,8 @@ INLINE void q8(const attn_quant_job *job, const int rows, const int panels)
 {
     const uint8_t *x = job->x, *w = job->w;
     const size_t stream = job->stream;
-    const bool prefetch = job->prefetch;
+    /* Several panels are streams from memory, always; a branch per block costs them a tenth. */
+    const bool prefetch = panels > 1 || job->prefetch;
     __m512 acc[ATTN_QUANT_ROWS];
 #pragma GCC unroll 8
     for (int i = 0; i < rows * panels; i++) {
