@@ -21,7 +21,8 @@ ATTN_API void attn_tokenizer_destroy(attn_tokenizer *tokenizer);
  * ids = tokens of text[0 … size). Any bytes: invalid UTF-8 becomes byte tokens and round-trips; NUL bytes too. `special`: text such as
  * "<|im_end|>" becomes its token; else it is ordinary text. *count is set to the number needed, also when `capacity` is too small
  * (then CAPACITY and nothing written). size ids are always enough (+1 where the file asks for a BOS). Adds BOS only where the file's add_bos_token says so and
- * `special` is set.
+ * `special` is set; llama-bpe files that do not say mean it; text that begins with the BOS already gets no second one. A byte that the
+ * vocabulary has no token for is left out (SmolLM2 lacks 21, such as 0x04 and 0xff). Text of 2^31 − 1 bytes or more is UNSUPPORTED.
  */
 ATTN_API attn_status attn_tokenizer_encode(const attn_tokenizer *tokenizer, const char *text,
                                            size_t size, bool special, int32_t *ids, size_t capacity,

@@ -97,6 +97,11 @@ static void test_default_system_message(void **state)
     /* By name it is the plain format. */
     expect_chat(t, "chatml", chat + 3, 1, false, "<|im_start|>user\nBye<|im_end|>\n");
     attn_tokenizer_destroy(t);
+    /* A system turn that no look at the first message leads to is not a default. */
+    t = tokenizer_with("{% if tools %}{{ '<|im_start|>system\\nTools.<|im_end|>\\n' }}{% endif %}"
+                       "{% for message in messages %}" CHATML_TURNS "{% endfor %}");
+    expect_chat(t, NULL, chat + 3, 1, false, "<|im_start|>user\nBye<|im_end|>\n");
+    attn_tokenizer_destroy(t);
     /* Without one, or with a system turn put together from the message: nothing is added. */
     t = tokenizer_with("{% for message in messages %}" CHATML_TURNS "{% endfor %}");
     expect_chat(t, NULL, chat + 3, 1, false, "<|im_start|>user\nBye<|im_end|>\n");

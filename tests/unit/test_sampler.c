@@ -213,6 +213,10 @@ static void test_repeat_penalty(void **state)
     attn_sampler_accept(s, 1);
     assert_int_equal(sample(s, negative), 0); /* -1.2 > -1.25 > -1.32 */
     attn_sampler_destroy(s);
+    s = create(&o, 3);
+    attn_sampler_accept(s, 0);
+    assert_int_equal(sample(s, negative), 1); /* -1.1 > -1.2 */
+    attn_sampler_destroy(s);
 }
 
 static void test_same_seed_same_tokens(void **state)

@@ -136,7 +136,13 @@ static void test_invalid_utf8_becomes_byte_tokens(void **state)
     vocabulary *v = bytes_vocabulary("gpt-2");
     add_merge(v, "\xc3\xa2", "\xc4\xa4"); /* bytes e2 82 */
     add_merge(v, "a", "a");
+    add_merge(v, "\xc3\xad", "\xc5\x82"); /* ed a0 */
+    add_merge(v, "\xc3\x80", "\xc4\xa2"); /* c0 80 */
+    add_merge(v, "\xc3\xb4", "\xc4\xb2"); /* f4 90 */
     attn_tokenizer *t = tokenizer_of(v);
+    EXPECT_IDS(t, "\xed\xa0\x80", false, 0xed, 0xa0, 0x80);           /* a surrogate */
+    EXPECT_IDS(t, "\xc0\x80", false, 0xc0, 0x80);                     /* overlong */
+    EXPECT_IDS(t, "\xf4\x90\x80\x80", false, 0xf4, 0x90, 0x80, 0x80); /* beyond U+10FFFF */
     EXPECT_IDS(t, "\xe2\x82\xac", false, 256, 0xac); /* the whole character: merged */
     EXPECT_IDS(t, "\xe2\x82", false, 0xe2, 0x82);
     EXPECT_IDS(t, "aa\xe2\x82z", false, 257, 0xe2, 0x82, 'z');
