@@ -106,13 +106,20 @@ static attn_status decode(lm_text *text, unsigned char byte)
     return ATTN_OK;
 }
 
+/* Whether a character begins at `at` (the text is valid UTF-8): only there may the text be cut. */
+static bool boundary(const lm_text *text, size_t at)
+{
+    return ((unsigned char)text->text[at] & 0xc0) != 0x80;
+}
+
 /* The earliest stop string that begins at `from` or later cuts the text. */
 static void find_stop(lm_text *text, size_t from)
 {
     for (size_t at = from; at < text->size; at++) {
         for (size_t i = 0; i < text->stop_count; i++) {
             size_t size = strlen(text->stop[i]);
-            if (size <= text->size - at && memcmp(text->text + at, text->stop[i], size) == 0) {
+            if (size <= text->size - at && boundary(text, at) &&
+                memcmp(text->text + at, text->stop[i], size) == 0) {
                 text->size = at;
                 text->text[at] = '\0';
                 text->stopped = true;
@@ -155,7 +162,7 @@ static size_t held_back(const lm_text *text)
     size_t most = text->stop_longest > 0 ? text->stop_longest - 1 : 0;
     for (size_t size = most < rest ? most : rest; size > 0; size--) {
         for (size_t i = 0; i < text->stop_count; i++) {
-            if (strlen(text->stop[i]) > size &&
+            if (strlen(text->stop[i]) > size && boundary(text, text->size - size) &&
                 memcmp(text->text + text->size - size, text->stop[i], size) == 0) {
                 return size;
             }
@@ -169,11 +176,6 @@ size_t lm_text_take(lm_text *text, bool all, const char **piece)
     size_t end = text->size;
     if (!all && !text->stopped) {
         end -= held_back(text);
-        /* A stop string may begin inside a character: only whole ones go out. */
-        while (end > text->given && end < text->size &&
-               ((unsigned char)text->text[end] & 0xc0) == 0x80) {
-            end--;
-        }
     }
     *piece = text->text + text->given;
     size_t size = end - text->given;

@@ -17,7 +17,7 @@ typedef struct lm_text {
     bool stopped; /* a stop string was found: text ends before it */
 } lm_text;
 
-/** Strings of stop are borrowed. ARGUMENT for an empty one. */
+/** Strings of stop are borrowed; one that does not begin with a whole character is never found. ARGUMENT for an empty one. */
 attn_status lm_text_begin(lm_text *text, const char *const *stop, size_t stop_count);
 
 /** Adds a token's bytes; sets text->stopped at the first stop string. */
