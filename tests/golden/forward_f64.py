@@ -109,6 +109,7 @@ def main():
         sys.exit("forward_f64: the model no longer knows the capital of France; nothing written")
     golden = {
         "model": pathlib.Path(args.model).name,
+        "vocab": len(model.output),
         "greedy": GREEDY,
         "top_k": TOP,
         "prompts": prompts,
