@@ -1,5 +1,6 @@
-/* Merging: a linked list of symbols and a heap of candidate merges. A candidate whose symbols have changed since it was pushed is dropped
- * when it comes up, which is cheaper than finding it in the heap. */
+/* Merging: a linked list of symbols and a heap of candidate merges. A candidate whose symbols have
+ * changed since it was pushed is dropped when it comes up, which is cheaper than finding it in the
+ * heap. */
 #include "lm/bpe.h"
 
 #include <stdlib.h>
@@ -84,7 +85,8 @@ static attn_status reserve(bpe_work *work, size_t count)
         capacity *= 2; /* count is at most INT32_MAX */
     }
     bpe_work_free(work);
-    /* Candidates: at most count − 1 at first; each of at most count − 1 merges takes one and adds two. */
+    /* Candidates: at most count − 1 at first; each of at most count − 1 merges takes one and adds
+     * two. */
     work->symbols = malloc(capacity * sizeof *work->symbols);
     work->heap = malloc(2 * capacity * sizeof *work->heap);
     if (!work->symbols || !work->heap) {

@@ -1,6 +1,6 @@
 /**
- * lm/bpe.h: byte-pair merging of one word (Sennrich et al. 2016): while any adjacent pair has a merge, the one of lowest rank, leftmost
- * first, becomes one token.
+ * lm/bpe.h: byte-pair merging of one word (Sennrich et al. 2016): while any adjacent pair has a
+ * merge, the one of lowest rank, leftmost first, becomes one token.
  */
 #ifndef ATTN_LM_BPE_H
 #define ATTN_LM_BPE_H
@@ -40,8 +40,8 @@ typedef struct bpe_work {
 void bpe_work_free(bpe_work *work);
 
 /**
- * Merges the tokens ids[0 … count) of one word in place and sets *count to how many are left. O(count·log count). NO_MEMORY leaves them as
- * they were.
+ * Merges the tokens ids[0 … count) of one word in place and sets *count to how many are left.
+ * O(count·log count). NO_MEMORY leaves them as they were.
  */
 attn_status bpe_merge_word(const bpe *b, bpe_work *work, int32_t *ids, size_t *count);
 

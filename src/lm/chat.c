@@ -1,4 +1,5 @@
-/* Rendering a chat: which format, whether the file's template adds a system message of its own, and the text. */
+/* Rendering a chat: which format, whether the file's template adds a system message of its own, and
+ * the text. */
 #define _GNU_SOURCE
 #include "lm/chat.h"
 
@@ -17,7 +18,7 @@ void chat_put(chat_text *out, const char *bytes, size_t size)
         out->failed = true;
         return;
     }
-    if (needed > out->capacity) {
+    if (!out->bytes || needed > out->capacity) {
         size_t capacity = needed > SIZE_MAX / 2 ? needed : 2 * needed;
         char *bigger = realloc(out->bytes, capacity);
         if (!bigger) {
@@ -37,9 +38,10 @@ void chat_puts(chat_text *out, const char *string)
 }
 
 /*
- * The default system message of a ChatML template, put into *out as the template's string literal spells it: what stands between
- * "<|im_start|>system" with a line end and "<|im_end|>" inside one literal. A template adds it when the
- * first message is no system message, so it must have looked at messages[0] before.
+ * The default system message of a ChatML template, put into *out as the template's string literal
+ * spells it: what stands between
+ * "<|im_start|>system" with a line end and "<|im_end|>" inside one literal. A template adds it when
+ * the first message is no system message, so it must have looked at messages[0] before.
  */
 static bool find_default_system(const char *chat_template, chat_text *out)
 {
@@ -145,7 +147,8 @@ static attn_status check_arguments(const attn_tokenizer *t, const attn_chat_mess
     return ATTN_OK;
 }
 
-/* Renders into *out; the file's default system message goes first where its template would put it. */
+/* Renders into *out; the file's default system message goes first where its template would put it.
+ */
 static attn_status render(const attn_tokenizer *t, const chat_format *format, chat_request *request,
                           bool own_template, chat_text *out)
 {

@@ -1,5 +1,6 @@
 /**
- * lm/chat.h: the built-in chat formats, and how a file's Jinja template is recognised as one of them.
+ * lm/chat.h: the built-in chat formats, and how a file's Jinja template is recognised as one of
+ * them.
  */
 #ifndef ATTN_LM_CHAT_H
 #define ATTN_LM_CHAT_H
@@ -27,7 +28,8 @@ typedef struct chat_request {
 typedef struct chat_format {
     const char *name;
     attn_status (*render)(const chat_request *request, chat_text *out);
-    /** A file's template is of this format when it contains all of `needs` and nothing of `lacks`. */
+    /** A file's template is of this format when it contains all of `needs` and nothing of `lacks`.
+     */
     const char *needs[4];
     const char *lacks[8];
 } chat_format;

@@ -1,4 +1,5 @@
-/* The built-in formats. Each is what its model's own template renders for system, user and assistant messages. */
+/* The built-in formats. Each is what its model's own template renders for system, user and
+ * assistant messages. */
 #include <string.h>
 
 #include "lm/chat.h"
@@ -76,7 +77,8 @@ static attn_status render_llama3(const chat_request *r, chat_text *out)
     return ATTN_OK;
 }
 
-/* Formats without a place for it put the system message into the first user message; then turns must alternate. */
+/* Formats without a place for it put the system message into the first user message; then turns
+ * must alternate. */
 static attn_status check_alternation(const chat_request *r, const char *name, bool *has_system)
 {
     *has_system = r->count > 0 && is_role(&r->messages[0], "system");

@@ -5,7 +5,8 @@
 
 #include "lm/gguf_cursor.h"
 
-/* Names are copied into chunks of this many bytes (more for a longer name): pointers into them stay. */
+/* Names are copied into chunks of this many bytes (more for a longer name): pointers into them
+ * stay. */
 #define CHUNK_BYTES 65536
 
 struct gguf_chunk {

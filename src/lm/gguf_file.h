@@ -1,6 +1,6 @@
 /**
- * lm/gguf_file.h: an opened GGUF file, as its reader (gguf.c, gguf_parse.c) leaves it for the look-ups
- * (gguf_query.c). Everything here has been checked.
+ * lm/gguf_file.h: an opened GGUF file, as its reader (gguf.c, gguf_parse.c) leaves it for the
+ * look-ups (gguf_query.c). Everything here has been checked.
  */
 #ifndef ATTN_LM_GGUF_FILE_H
 #define ATTN_LM_GGUF_FILE_H
@@ -35,7 +35,8 @@ struct attn_gguf {
     uint32_t *tensor_order; /**< indices of tensors, by name */
 };
 
-/** Reads header, metadata and tensor table of file->map into `file`; what it allocated is file's, also on failure. */
+/** Reads header, metadata and tensor table of file->map into `file`; what it allocated is file's,
+ * also on failure. */
 attn_status gguf_parse(attn_gguf *file);
 
 /** Frees the chunks of names. */

@@ -5,9 +5,9 @@
 
 #include "lm/gguf_cursor.h"
 
-/* The fewest bytes that a pair (key length, 1 byte of key, type, 1 byte of value) and a tensor (name
- * length, 1 byte of name, number of dimensions, one dimension, type, offset) can take: bounds on the
- * header's counts. */
+/* The fewest bytes that a pair (key length, 1 byte of key, type, 1 byte of value) and a tensor
+ * (name length, 1 byte of name, number of dimensions, one dimension, type, offset) can take: bounds
+ * on the header's counts. */
 #define PAIR_BYTES_MIN   14
 #define TENSOR_BYTES_MIN 33
 

@@ -7,7 +7,8 @@
 
 #include "lm/gguf_cursor.h"
 
-/* Block sizes of the types whose layout is settled; `weight` is 0 for those that cannot be dequantised here. */
+/* Block sizes of the types whose layout is settled; `weight` is 0 for those that cannot be
+ * dequantised here. */
 typedef struct tensor_type {
     const char *name;
     uint16_t elements, bytes;

@@ -29,7 +29,8 @@ static void sift_down(attn_token_logprob *heap, int64_t size, int64_t at)
     heap[at] = moving;
 }
 
-/* best[k] = the k largest logits with their ids, largest first, by a heap of k: most of the vocabulary costs one comparison. */
+/* best[k] = the k largest logits with their ids, largest first, by a heap of k: most of the
+ * vocabulary costs one comparison. */
 static void select_largest(const float *logits, int64_t vocab, int64_t k, attn_token_logprob *best)
 {
     for (int64_t i = 0; i < k; i++) {

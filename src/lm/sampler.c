@@ -1,5 +1,5 @@
-/* Choosing the next token. Candidates are kept best first only as far as somebody looks: a heap gives them one by one, so that no option
- * costs a sort of the whole vocabulary. */
+/* Choosing the next token. Candidates are kept best first only as far as somebody looks: a heap
+ * gives them one by one, so that no option costs a sort of the whole vocabulary. */
 #include <attn/sampler.h>
 
 #include <float.h>
@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A candidate's weight e^(score − best score) below this is taken as 0: 2^31 of them do not change a sum that is at least 1. */
+/* A candidate's weight e^(score − best score) below this is taken as 0: 2^31 of them do not change
+ * a sum that is at least 1. */
 #define SCORE_FLOOR (-60.0)
 
 typedef struct candidate {
@@ -131,7 +132,8 @@ void attn_sampler_accept(attn_sampler *s, int32_t id)
     }
 }
 
-/* Uniform in [0, 1): number n of the seed's sequence, by the finaliser of SplitMix64 (Steele, Lea, Flood 2014). */
+/* Uniform in [0, 1): number n of the seed's sequence, by the finaliser of SplitMix64 (Steele, Lea,
+ * Flood 2014). */
 static double uniform(uint64_t seed, uint64_t n)
 {
     uint64_t z = seed + (n + 1) * 0x9e3779b97f4a7c15u;
@@ -174,7 +176,8 @@ static void make_heap(candidate *heap, int64_t size)
     }
 }
 
-/* Takes the best out and puts it where the heap ended: taken ones stand last first behind the heap. */
+/* Takes the best out and puts it where the heap ended: taken ones stand last first behind the heap.
+ */
 static void pop_to_end(candidate *heap, int64_t *size)
 {
     candidate best = heap[0];
@@ -254,7 +257,8 @@ static double weigh(candidate *c, int64_t count, double best, double temperature
     return sum;
 }
 
-/* Of c[0 … *count), keeps the fewest best whose weights reach p·sum; they move to the end. Gives back where they start. */
+/* Of c[0 … *count), keeps the fewest best whose weights reach p·sum; they move to the end. Gives
+ * back where they start. */
 static int64_t keep_top_p(candidate *c, int64_t count, double p, double *sum)
 {
     if (p >= 1) {

@@ -5,7 +5,8 @@
 
 #include "lm/tokenizer_impl.h"
 
-/* Texts of tokens that end a turn or a text in the model families that use this kind of tokenizer; files often name only one of theirs. */
+/* Texts of tokens that end a turn or a text in the model families that use this kind of tokenizer;
+ * files often name only one of theirs. */
 static const char *const end_texts[] = {
     "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>",
     "<|end|>",    "</s>",          "<EOT>",

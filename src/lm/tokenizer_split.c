@@ -1,5 +1,6 @@
-/* Pre-splitting with PCRE2. An expression is applied to the text, the next one to each piece that leaves (the matches and what lies
- * between them), and so on: look-ahead never sees past its piece. */
+/* Pre-splitting with PCRE2. An expression is applied to the text, the next one to each piece that
+ * leaves (the matches and what lies between them), and so on: look-ahead never sees past its piece.
+ */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "lm/tokenizer_split.h"
 
@@ -20,8 +21,8 @@
 /* Radford et al. 2019. */
 #define GPT2 CONTRACTIONS "| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+|" SPACES_AT_END
 
-/* Contractions in either case; letters with the one sign before them; punctuation with the newlines after it; `digits` at a
- * time. Llama 3 takes three, Qwen2 one. */
+/* Contractions in either case; letters with the one sign before them; punctuation with the newlines
+ * after it; `digits` at a time. Llama 3 takes three, Qwen2 one. */
 #define SINCE_GPT4(digits)                                                      \
     "(?i:" CONTRACTIONS ")|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" SPACE \
     "\\p{L}\\p{N}]+[\\r\\n]*|" SPACES_WITH_NEWLINE "|" SPACES_AT_END
@@ -164,8 +165,8 @@ attn_status split_run_create(const splitter *s, split_run **run)
         split_run_destroy(r);
         return attn_fail(ATTN_ERR_NO_MEMORY, "no memory to split text into words");
     }
-    /* The expressions take time linear in the text, so the limits meant for other kinds of expression would
-     * only make a long run of spaces an error. */
+    /* The expressions take time linear in the text, so the limits meant for other kinds of
+     * expression would only make a long run of spaces an error. */
     pcre2_set_match_limit(r->context, UINT32_MAX);
     pcre2_set_depth_limit(r->context, UINT32_MAX);
     if (r->stack) {
@@ -186,7 +187,8 @@ void split_run_destroy(split_run *run)
     free(run);
 }
 
-/* The first match of a stage in text[at … size): *from and *to, or both `size` when there is none. */
+/* The first match of a stage in text[at … size): *from and *to, or both `size` when there is none.
+ */
 static attn_status next_match(split_run *run, int stage, const char *text, size_t size, size_t at,
                               size_t *from, size_t *to)
 {

@@ -6,7 +6,8 @@
 
 #include <attn/base.h>
 
-/** The expressions of one tokenizer.ggml.pre, compiled. Read-only once made: threads may share it. */
+/** The expressions of one tokenizer.ggml.pre, compiled. Read-only once made: threads may share it.
+ */
 typedef struct splitter splitter;
 
 /** What a splitter needs during one call: match data and stacks. */

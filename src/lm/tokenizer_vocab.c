@@ -1,4 +1,5 @@
-/* The vocabulary: tokens as bytes. Look-ups are binary searches in sorted lists, so that no file can make them slow. */
+/* The vocabulary: tokens as bytes. Look-ups are binary searches in sorted lists, so that no file
+ * can make them slow. */
 #define _GNU_SOURCE
 #include "lm/tokenizer_vocab.h"
 
@@ -70,7 +71,8 @@ static uint64_t prefix_of(const char *bytes, size_t size)
     return prefix;
 }
 
-/* By bytes; where two tokens share them, ordinary before user-defined, then by id: look-ups find the first. */
+/* By bytes; where two tokens share them, ordinary before user-defined, then by id: look-ups find
+ * the first. */
 static int by_bytes(const void *a, const void *b, void *user)
 {
     const vocab *v = user;
@@ -123,7 +125,8 @@ int32_t vocab_find_special(const vocab *v, const char *bytes, size_t size)
     return find_in(v, v->special, v->special_count, bytes, size);
 }
 
-/* Keeps, byte by byte, the range of the sorted list that agrees with the text so far; a token that ends within that range is its first. */
+/* Keeps, byte by byte, the range of the sorted list that agrees with the text so far; a token that
+ * ends within that range is its first. */
 int32_t vocab_match_special(const vocab *v, const char *text, size_t size)
 {
     int32_t low = 0, high = v->special_count, best = -1;
@@ -182,7 +185,8 @@ static attn_status read_kinds(vocab *v, const attn_gguf *file)
     return ATTN_OK;
 }
 
-/* Bytes of every token. A text outside the alphabet is taken as it is: it can be printed, but no text is made of it. */
+/* Bytes of every token. A text outside the alphabet is taken as it is: it can be printed, but no
+ * text is made of it. */
 static attn_status read_bytes(vocab *v, const attn_gguf *file, bool *decoded)
 {
     size_t total = 0;

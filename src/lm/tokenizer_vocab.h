@@ -1,5 +1,6 @@
 /**
- * lm/tokenizer_vocab.h: the tokens of a file: their bytes, their kinds, and both found by their bytes.
+ * lm/tokenizer_vocab.h: the tokens of a file: their bytes, their kinds, and both found by their
+ * bytes.
  */
 #ifndef ATTN_LM_TOKENIZER_VOCAB_H
 #define ATTN_LM_TOKENIZER_VOCAB_H
@@ -19,8 +20,8 @@ typedef enum token_kind {
 
 /** A token in a list sorted by bytes. */
 typedef struct vocab_entry {
-    uint64_t
-        prefix; /**< the first 8 bytes, the first of them highest, 0 beyond the end: settles most comparisons */
+    uint64_t prefix; /**< the first 8 bytes, the first of them highest, 0 beyond the end: settles
+                        most comparisons */
     int32_t id;
 } vocab_entry;
 
@@ -51,8 +52,9 @@ int32_t vocab_find_special(const vocab *v, const char *bytes, size_t size);
 int32_t vocab_match_special(const vocab *v, const char *text, size_t size);
 
 /**
- * Undoes GPT-2's byte alphabet (bytes that print stand for themselves, the others are U+0100 …): writes the bytes that text[0 … size) stands
- * for to `bytes` (room for `size`). False where a character is not of the alphabet.
+ * Undoes GPT-2's byte alphabet (bytes that print stand for themselves, the others are U+0100 …):
+ * writes the bytes that text[0 … size) stands for to `bytes` (room for `size`). False where a
+ * character is not of the alphabet.
  */
 bool vocab_decode(const char *text, size_t size, char *bytes, size_t *count);
 

@@ -3,7 +3,8 @@
 
 #include <stdbool.h>
 
-/* Length a first byte announces, and the range its second byte must be in; 0 for a byte that starts nothing. */
+/* Length a first byte announces, and the range its second byte must be in; 0 for a byte that starts
+ * nothing. */
 static size_t announced(unsigned char first, unsigned char *low, unsigned char *high)
 {
     *low = 0x80;

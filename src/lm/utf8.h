@@ -7,7 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/** Bytes of the character at text[0 … size) and its code point in *code (may be NULL); 0 where there is no valid one. */
+/** Bytes of the character at text[0 … size) and its code point in *code (may be NULL); 0 where
+ * there is no valid one. */
 size_t utf8_decode(const char *text, size_t size, uint32_t *code);
 
 /** Length of the longest prefix of text[0 … size) that is valid. */

@@ -1,7 +1,9 @@
 /**
- * fuzz_tokenizer.c: any bytes as text, for each pre-split: the pieces of its tokens joined are the text again. Run: ./dev fuzz
+ * fuzz_tokenizer.c: any bytes as text, for each pre-split: the pieces of its tokens joined are the
+ * text again. Run: ./dev fuzz
  *
- * The vocabulary has a token for every byte, merges of common pairs, and special tokens that begin alike.
+ * The vocabulary has a token for every byte, merges of common pairs, and special tokens that begin
+ * alike.
  */
 #define _GNU_SOURCE
 #include <attn/lm.h>

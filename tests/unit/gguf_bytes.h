@@ -42,7 +42,8 @@ attn_status open_bytes(const void *data, size_t size, attn_gguf **file);
 /** Whether attn_last_error() contains `part`; prints it when not. */
 bool error_has(const char *part);
 
-/** $ATTN_CACHE or ~/.cache/attn, and the default model's file; NULL, with a message, where it is not there. Static storage. */
+/** $ATTN_CACHE or ~/.cache/attn, and the default model's file; NULL, with a message, where it is
+ * not there. Static storage. */
 const char *default_model(void);
 
 #endif

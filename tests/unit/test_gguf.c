@@ -435,7 +435,8 @@ static void test_changed_bytes_never_escape(void **state)
     bytes_free(&b);
 }
 
-/* 60,000 keys with a long common beginning and one duplicate: found without comparing each with each. */
+/* 60,000 keys with a long common beginning and one duplicate: found without comparing each with
+ * each. */
 static void test_duplicates_are_found_fast(void **state)
 {
     (void)state;

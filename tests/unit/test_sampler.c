@@ -47,7 +47,8 @@ static int32_t sample(attn_sampler *s, const float *logits)
     return id;
 }
 
-/* Draws many times and compares frequencies with `wanted` (which need not sum to 1): 5 standard deviations. */
+/* Draws many times and compares frequencies with `wanted` (which need not sum to 1): 5 standard
+ * deviations. */
 static void expect_frequencies(attn_sampler_options options, const float *logits,
                                const double *wanted, int vocab)
 {

@@ -1,6 +1,6 @@
 /*
- * test_tokenizer.c: byte-level BPE against a plain reference on random merges, what must round-trip,
- * special tokens, files that are refused, and long words.
+ * test_tokenizer.c: byte-level BPE against a plain reference on random merges, what must
+ * round-trip, special tokens, files that are refused, and long words.
  *
  * repro: test_tokenizer [seed] (printed on failure)
  */
@@ -24,7 +24,8 @@ static uint32_t next(uint64_t *state)
     return (uint32_t)(*state >> 33);
 }
 
-/* ---- comparing --------------------------------------------------------------------------------- */
+/* ---- comparing ---------------------------------------------------------------------------------
+ */
 
 static void expect_ids(const attn_tokenizer *t, const char *text, bool special, size_t count,
                        const int32_t *wanted)
@@ -76,7 +77,8 @@ static void expect_round_trip(const attn_tokenizer *t, const char *text, size_t 
     free(back);
 }
 
-/* ---- tests ------------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------------------------------
+ */
 
 static const char *const pres[] = {"smollm", "gpt-2", "llama-bpe", "qwen2"};
 
@@ -153,7 +155,8 @@ static void test_invalid_utf8_becomes_byte_tokens(void **state)
     attn_tokenizer_destroy(t);
 }
 
-/* The definition, literally: the adjacent pair of lowest rank, leftmost first, until there is none. */
+/* The definition, literally: the adjacent pair of lowest rank, leftmost first, until there is none.
+ */
 static size_t reference_merge(const int32_t (*merges)[3], size_t merge_count, int32_t *ids,
                               size_t count)
 {

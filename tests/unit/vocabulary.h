@@ -29,7 +29,8 @@ void add_token(vocabulary *v, const char *text, int32_t kind);
 /** One more merge, and the token it makes where there is none yet. */
 void add_merge(vocabulary *v, const char *left, const char *right);
 
-/** attn_tokenizer_create from a file of this vocabulary, which is closed again before this returns. */
+/** attn_tokenizer_create from a file of this vocabulary, which is closed again before this returns.
+ */
 attn_status vocabulary_tokenizer(const vocabulary *v, attn_tokenizer **t);
 
 /** The same where it must succeed; frees the vocabulary. */
