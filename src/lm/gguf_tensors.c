@@ -193,7 +193,7 @@ attn_status gguf_take_tensors(gguf_cursor *c)
 {
     attn_gguf *file = c->file;
     file->tensors = calloc(file->tensor_count + 1, sizeof *file->tensors);
-    uint64_t *offsets = malloc((file->tensor_count + 1) * sizeof *offsets);
+    uint64_t *offsets = calloc(file->tensor_count + 1, sizeof *offsets);
     attn_status status = ATTN_OK;
     if (!file->tensors || !offsets) {
         status = attn_fail(ATTN_ERR_NO_MEMORY, "%s: no memory for a table of %zu tensors",

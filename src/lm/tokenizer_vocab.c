@@ -132,7 +132,7 @@ int32_t vocab_match_special(const vocab *v, const char *text, size_t size)
     int32_t low = 0, high = v->special_count, best = -1;
     for (size_t depth = 0; low < high; depth++) {
         size_t length;
-        const char *p = vocab_bytes(v, v->special[low].id, &length);
+        (void)vocab_bytes(v, v->special[low].id, &length);
         if (length == depth && depth > 0) {
             best = v->special[low].id;
         }
@@ -146,7 +146,7 @@ int32_t vocab_match_special(const vocab *v, const char *text, size_t size)
             int32_t from = low, to = high;
             while (from < to) {
                 int32_t middle = from + (to - from) / 2;
-                p = vocab_bytes(v, v->special[middle].id, &length);
+                const char *p = vocab_bytes(v, v->special[middle].id, &length);
                 int byte = length > depth ? (unsigned char)p[depth] : -1;
                 if (byte < (int)next + side) {
                     from = middle + 1;

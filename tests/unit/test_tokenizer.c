@@ -119,8 +119,9 @@ static void test_any_bytes_round_trip(void **state)
             for (uint32_t n = next(&random) % 40; n > 0; n--) {
                 const char *part = parts[next(&random) % PARTS];
                 size_t bytes = *part ? strlen(part) : 1;
-                memcpy(text + size, part, bytes);
-                size += bytes;
+                for (size_t i = 0; i < bytes; i++) {
+                    text[size++] = part[i];
+                }
                 if (next(&random) % 4 == 0) {
                     text[size++] = (char)next(&random);
                 }
