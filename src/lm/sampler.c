@@ -149,7 +149,13 @@ static bool better(const candidate *a, const candidate *b)
     return a->score > b->score || (a->score == b->score && a->id < b->id);
 }
 
-static void sift_down(candidate *heap, int64_t size, int64_t at)
+/* Order of a heap: its top is the best, or (`worst`) the worst of it. */
+static bool above(const candidate *a, const candidate *b, bool worst)
+{
+    return worst ? better(b, a) : better(a, b);
+}
+
+static void sift_down(candidate *heap, int64_t size, int64_t at, bool worst)
 {
     candidate moving = heap[at];
     for (;;) {
@@ -157,10 +163,10 @@ static void sift_down(candidate *heap, int64_t size, int64_t at)
         if (child >= size) {
             break;
         }
-        if (child + 1 < size && better(&heap[child + 1], &heap[child])) {
+        if (child + 1 < size && above(&heap[child + 1], &heap[child], worst)) {
             child++;
         }
-        if (!better(&heap[child], &moving)) {
+        if (!above(&heap[child], &moving, worst)) {
             break;
         }
         heap[at] = heap[child];
@@ -169,21 +175,11 @@ static void sift_down(candidate *heap, int64_t size, int64_t at)
     heap[at] = moving;
 }
 
-static void make_heap(candidate *heap, int64_t size)
+static void make_heap(candidate *heap, int64_t size, bool worst)
 {
     for (int64_t at = size / 2 - 1; at >= 0; at--) {
-        sift_down(heap, size, at);
+        sift_down(heap, size, at, worst);
     }
-}
-
-/* Takes the best out and puts it where the heap ended: taken ones stand last first behind the heap.
- */
-static void pop_to_end(candidate *heap, int64_t *size)
-{
-    candidate best = heap[0];
-    heap[0] = heap[--*size];
-    sift_down(heap, *size, 0);
-    heap[*size] = best;
 }
 
 /* Fills the candidates with penalised logits. */
@@ -230,19 +226,21 @@ static attn_status find_best(const attn_sampler *s, candidate *best)
     return ATTN_OK;
 }
 
-/* Moves the top_k best to the end of the candidates and gives back where they start. */
-static int64_t keep_top_k(attn_sampler *s)
+/* Keeps the k best of c[0 … count), in front; how many those are. Most candidates cost one
+ * comparison with the worst kept. */
+static int64_t keep_top_k(candidate *c, int64_t count, int64_t k)
 {
-    int64_t k = s->options.top_k;
-    if (k == 0 || k >= s->vocab) {
-        return 0;
+    if (k == 0 || k >= count) {
+        return count;
     }
-    int64_t size = s->vocab;
-    make_heap(s->candidates, size);
-    while (size > s->vocab - k) {
-        pop_to_end(s->candidates, &size);
+    make_heap(c, k, true);
+    for (int64_t i = k; i < count; i++) {
+        if (better(&c[i], &c[0])) {
+            c[0] = c[i];
+            sift_down(c, k, 0, true);
+        }
     }
-    return size;
+    return k;
 }
 
 /* Scores become weights e^(score − best); their sum. */
@@ -257,22 +255,37 @@ static double weigh(candidate *c, int64_t count, double best, double temperature
     return sum;
 }
 
-/* Of c[0 … *count), keeps the fewest best whose weights reach p·sum; they move to the end. Gives
- * back where they start. */
-static int64_t keep_top_p(candidate *c, int64_t count, double p, double *sum)
+/*
+ * Keeps the fewest best of c[0 … *count) whose weights reach p·sum; gives back where they start.
+ * All weights below (1 − p)·sum/count together miss p·sum by too little to be needed; half of that
+ * is on the safe side of rounding. What is left is few, and taken best first from a heap, whose end
+ * the taken ones fill.
+ */
+static candidate *keep_top_p(candidate *c, int64_t *count, double p, double *sum)
 {
     if (p >= 1) {
-        return 0;
+        return c;
     }
-    int64_t size = count;
+    double cutoff = (1 - p) * *sum / (double)*count / 2;
+    int64_t likely = 0;
+    for (int64_t i = 0; i < *count; i++) {
+        if (c[i].score >= cutoff) {
+            c[likely++] = c[i];
+        }
+    }
+    int64_t size = likely;
     double kept = 0;
-    make_heap(c, size);
+    make_heap(c, size, false);
     do {
-        kept += c[0].score;
-        pop_to_end(c, &size);
+        candidate best = c[0];
+        c[0] = c[--size];
+        sift_down(c, size, 0, false);
+        c[size] = best;
+        kept += best.score;
     } while (size > 0 && kept < p * *sum);
     *sum = kept;
-    return size;
+    *count = likely - size;
+    return c + size;
 }
 
 static void keep_min_p(candidate *c, int64_t count, double min_p, double *sum)
@@ -323,13 +336,10 @@ attn_status attn_sampler_sample(attn_sampler *s, const float *logits, int32_t *i
     }
     *id = best.id;
     if (s->options.temperature > 0) {
-        int64_t from = keep_top_k(s);
-        candidate *c = s->candidates + from;
-        int64_t count = s->vocab - from;
+        candidate *c = s->candidates;
+        int64_t count = keep_top_k(c, s->vocab, s->options.top_k);
         double sum = weigh(c, count, best.score, s->options.temperature);
-        from = keep_top_p(c, count, s->options.top_p, &sum);
-        c += from;
-        count -= from;
+        c = keep_top_p(c, &count, s->options.top_p, &sum);
         keep_min_p(c, count, s->options.min_p, &sum);
         *id = draw(c, count, uniform(s->options.seed, s->draws - 1) * sum);
     }
