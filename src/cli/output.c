@@ -87,7 +87,8 @@ json_t *cli_json_number(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-/* Length of the well-formed UTF-8 character at text (Unicode, table 3-7); else 0, and *bad bytes to replace. */
+/* Length of the well-formed UTF-8 character at text (Unicode, table 3-7); else 0, and *bad bytes to
+ * replace. */
 static size_t utf8_at(const unsigned char *text, size_t size, size_t *bad)
 {
     unsigned char lead = text[0];

@@ -2,12 +2,13 @@
  * lm/forward.c: one block of tokens through a llama-family transformer (Touvron et al. 2023).
  *
  *   x = embedding[token]
- *   per layer:  h = rms_norm(x);  q, k, v = W_qkv·h;  rope(q, k);  append k, v;  x += W_o·attention(q, cache)
- *               h = rms_norm(x);  x += W_down·(silu(W_gate·h)·(W_up·h))
- *   logits = W_out·rms_norm(x)
+ *   per layer:  h = rms_norm(x);  q, k, v = W_qkv·h;  rope(q, k);  append k, v;  x +=
+ * W_o·attention(q, cache) h = rms_norm(x);  x += W_down·(silu(W_gate·h)·(W_up·h)) logits =
+ * W_out·rms_norm(x)
  *
- * Prefill and decode are this same code: attention always reads keys and values as the cache stores them, so that a token sees the same
- * numbers whichever way it came in. q, k and v stay where the projection put them; attention gets strided views of it.
+ * Prefill and decode are this same code: attention always reads keys and values as the cache stores
+ * them, so that a token sees the same numbers whichever way it came in. q, k and v stay where the
+ * projection put them; attention gets strided views of it.
  */
 #include "lm/model.h"
 #include <attn/attention.h>
@@ -46,7 +47,8 @@ static attn_status project(attn_session *s, const lm_projection *projection, con
     return ATTN_OK;
 }
 
-/* x += h for rows × dim floats: on this thread for the few rows of decode, on all of them in prefill. */
+/* x += h for rows × dim floats: on this thread for the few rows of decode, on all of them in
+ * prefill. */
 typedef struct residual {
     float *x;
     const float *h;

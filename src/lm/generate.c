@@ -1,5 +1,6 @@
 /**
- * lm/generate.c: the loop: evaluate the prompt, then choose, emit, evaluate, until something stops it.
+ * lm/generate.c: the loop: evaluate the prompt, then choose, emit, evaluate, until something stops
+ * it.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "lm/generate_text.h"

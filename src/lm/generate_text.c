@@ -1,9 +1,11 @@
 /**
- * lm/generate_text.c: byte tokens cut characters and stop strings in two; a reader should see neither.
+ * lm/generate_text.c: byte tokens cut characters and stop strings in two; a reader should see
+ * neither.
  *
- * Bytes go through a UTF-8 decoder (what is ill-formed becomes U+FFFD, one for each maximal subpart, Unicode 15, section 3.9) into a growing text.
- * Stop strings are looked for in the text, where a match can begin at most stop_longest − 1 bytes before the new part. What
- * could still become a stop string is held back: the longest end of the text that begins one.
+ * Bytes go through a UTF-8 decoder (what is ill-formed becomes U+FFFD, one for each maximal
+ * subpart, Unicode 15, section 3.9) into a growing text. Stop strings are looked for in the text,
+ * where a match can begin at most stop_longest − 1 bytes before the new part. What could still
+ * become a stop string is held back: the longest end of the text that begins one.
  */
 #include "lm/generate_text.h"
 #include <stdlib.h>
@@ -65,7 +67,8 @@ static size_t utf8_length(unsigned char lead)
                                           : 0;
 }
 
-/* Whether `byte` may follow as byte number `index` after `lead` (table 3-7: no overlong forms, surrogates, or beyond U+10FFFF). */
+/* Whether `byte` may follow as byte number `index` after `lead` (table 3-7: no overlong forms,
+ * surrogates, or beyond U+10FFFF). */
 static bool utf8_continues(unsigned char lead, size_t index, unsigned char byte)
 {
     unsigned char low = 0x80, high = 0xbf;

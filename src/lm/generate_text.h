@@ -1,5 +1,6 @@
 /**
- * lm/generate_text.h: bytes of tokens → text that is final: whole UTF-8 characters, no part of a stop string.
+ * lm/generate_text.h: bytes of tokens → text that is final: whole UTF-8 characters, no part of a
+ * stop string.
  */
 #ifndef ATTN_LM_GENERATE_TEXT_H
 #define ATTN_LM_GENERATE_TEXT_H
@@ -17,7 +18,8 @@ typedef struct lm_text {
     bool stopped; /* a stop string was found: text ends before it */
 } lm_text;
 
-/** Strings of stop are borrowed; one that does not begin with a whole character is never found. ARGUMENT for an empty one. */
+/** Strings of stop are borrowed; one that does not begin with a whole character is never found.
+ * ARGUMENT for an empty one. */
 attn_status lm_text_begin(lm_text *text, const char *const *stop, size_t stop_count);
 
 /** Adds a token's bytes; sets text->stopped at the first stop string. */
@@ -27,7 +29,8 @@ attn_status lm_text_add(lm_text *text, const char *bytes, size_t size);
 attn_status lm_text_end(lm_text *text);
 
 /**
- * The next piece that is final: *piece and its size (0: nothing yet). `all`: also what is held back because a stop string might begin there.
+ * The next piece that is final: *piece and its size (0: nothing yet). `all`: also what is held back
+ * because a stop string might begin there.
  */
 size_t lm_text_take(lm_text *text, bool all, const char **piece);
 

@@ -1,5 +1,6 @@
 /**
- * lm/model.c: loading: every matrix packed for the linear layers, norms as f32, the embedding as the file has it.
+ * lm/model.c: loading: every matrix packed for the linear layers, norms as f32, the embedding as
+ * the file has it.
  */
 #include "lm/model.h"
 #include <stdlib.h>

@@ -1,5 +1,6 @@
 /**
- * lm/model.h: the inside of a loaded model and of a session, shared by model*.c, session.c and forward.c.
+ * lm/model.h: the inside of a loaded model and of a session, shared by model*.c, session.c and
+ * forward.c.
  */
 #ifndef ATTN_LM_MODEL_H
 #define ATTN_LM_MODEL_H
@@ -23,7 +24,8 @@ typedef enum lm_matrix {
 void lm_matrix_shape(const attn_model_config *config, lm_matrix matrix, int64_t *rows,
                      int64_t *cols);
 
-/** A layer's matrix or norm in the file. Only after attn_model_config_read has checked that it is there. */
+/** A layer's matrix or norm in the file. Only after attn_model_config_read has checked that it is
+ * there. */
 const attn_gguf_tensor *lm_find_matrix(const attn_gguf *file, int64_t layer, lm_matrix matrix);
 const attn_gguf_tensor *lm_find_norm(const attn_gguf *file, int64_t layer, bool ffn);
 
@@ -31,7 +33,8 @@ const attn_gguf_tensor *lm_find_norm(const attn_gguf *file, int64_t layer, bool 
 attn_weight_type lm_weight_type(uint32_t tensor_type);
 
 /**
- * Matrices that read the same input, their outputs side by side. Neighbours of one type are one packed matrix; a file may mix types.
+ * Matrices that read the same input, their outputs side by side. Neighbours of one type are one
+ * packed matrix; a file may mix types.
  */
 typedef struct lm_projection {
     int count;
@@ -81,13 +84,15 @@ struct attn_session {
 };
 
 /**
- * Runs tokens[rows] (rows ≤ block) through all layers: K and V of every layer are appended. Logits of the last `wanted` rows
- * (0, 1 or rows) go to logits[wanted·vocab]. The session's position is the caller's to move, and to move caches back on failure.
+ * Runs tokens[rows] (rows ≤ block) through all layers: K and V of every layer are appended. Logits
+ * of the last `wanted` rows (0, 1 or rows) go to logits[wanted·vocab]. The session's position is
+ * the caller's to move, and to move caches back on failure.
  */
 attn_status lm_forward_block(attn_session *session, const int32_t *tokens, int64_t rows,
                              int64_t wanted, float *logits);
 
-/** Floats of working memory a session of these block rows needs; false when that does not fit size_t. */
+/** Floats of working memory a session of these block rows needs; false when that does not fit
+ * size_t. */
 bool lm_working_floats(const attn_model_config *config, int64_t block, size_t *floats);
 
 /** Capacity of one layer's cache in tokens: contiguous or a ring; *ring tells which. */

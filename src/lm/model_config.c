@@ -1,9 +1,11 @@
 /**
- * lm/model_config.c: what a GGUF file says of its model, believed only as far as its tensors bear it out.
+ * lm/model_config.c: what a GGUF file says of its model, believed only as far as its tensors bear
+ * it out.
  *
- * Three kinds of check: metadata values in sane ranges; every tensor that the architecture needs there, with the shape that the values give and a type that
- * can be computed with; and nothing beside them, since a tensor or a setting that is not known here would
- * change what the model computes.
+ * Three kinds of check: metadata values in sane ranges; every tensor that the architecture needs
+ * there, with the shape that the values give and a type that can be computed with; and nothing
+ * beside them, since a tensor or a setting that is not known here would change what the model
+ * computes.
  */
 #include "lm/model.h"
 #include <inttypes.h>
@@ -126,7 +128,8 @@ static void read_text(const attn_gguf *file, const char *key, char *text, size_t
     text[n] = '\0';
 }
 
-/* Settings that change the arithmetic in a way that is not written here: refused unless they have the value that means "not used". */
+/* Settings that change the arithmetic in a way that is not written here: refused unless they have
+ * the value that means "not used". */
 static attn_status refuse_features(const attn_gguf *file)
 {
     static const struct {

@@ -5,8 +5,9 @@
 #include <string.h>
 
 /*
- * Packed weights: linear layers keep block formats in their own size, rows rounded up to the 16 that a panel interleaves, and everything else (or all, with
- * f32 activations) as f32 in panels of as many rows.
+ * Packed weights: linear layers keep block formats in their own size, rows rounded up to the 16
+ * that a panel interleaves, and everything else (or all, with f32 activations) as f32 in panels of
+ * as many rows.
  */
 #define PANEL 16
 

@@ -1,5 +1,6 @@
 /**
- * lm/session.c: one text being read or written: its caches, its working memory, and evaluation block by block.
+ * lm/session.c: one text being read or written: its caches, its working memory, and evaluation
+ * block by block.
  */
 #include "lm/model.h"
 #include <inttypes.h>
@@ -92,7 +93,8 @@ static attn_status create_memory(attn_session *s)
                          "prefill: blocks of %" PRId64 " tokens need more memory than there can be",
                          s->block);
     }
-    /* Every buffer starts on a cache line when rows are multiples of 16 floats, which real models' are. */
+    /* Every buffer starts on a cache line when rows are multiples of 16 floats, which real models'
+     * are. */
     size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
     s->memory = aligned_alloc(64, bytes);
     s->positions = malloc(block * sizeof *s->positions);

@@ -1,7 +1,7 @@
 #define _GNU_SOURCE
 /*
- * test_generate.c: the loop: why it ends, what it streams, what it keeps. The tiny random model at a high temperature writes mostly broken UTF-8: good for
- * seeing whether text is cut right.
+ * test_generate.c: the loop: why it ends, what it streams, what it keeps. The tiny random model at
+ * a high temperature writes mostly broken UTF-8: good for seeing whether text is cut right.
  *
  * repro: test_generate tests/golden/tiny.gguf [seed] (printed on failure)
  */
@@ -122,7 +122,8 @@ static reader patient(void)
     return r;
 }
 
-/* The text that ids stand for: bytes, with U+FFFD for each maximal ill-formed part (a decoder of its own, byte by byte). */
+/* The text that ids stand for: bytes, with U+FFFD for each maximal ill-formed part (a decoder of
+ * its own, byte by byte). */
 static size_t text_of(const tiny *t, const int32_t *ids, int64_t count, char *text)
 {
     unsigned char bytes[4096];
@@ -189,7 +190,8 @@ static void text_is_what_ids_say(void **state)
     tiny_close(&t);
 }
 
-/* A stop string taken from the text itself ends it before its first occurrence, wherever tokens and characters are cut. */
+/* A stop string taken from the text itself ends it before its first occurrence, wherever tokens and
+ * characters are cut. */
 static void stop_strings_end_the_text(void **state)
 {
     (void)state;
@@ -279,7 +281,8 @@ static void limits_end_it(void **state)
     int64_t prompt = g.prompt_tokens;
     attn_generation_free(&g);
 
-    /* A full context: the token after the last one that fits is still chosen. Text that ends early would not show it. */
+    /* A full context: the token after the last one that fits is still chosen. Text that ends early
+     * would not show it. */
     r = patient();
     options.max_tokens = -1;
     g = generate(&t, prompt + 5, 0, options, &r);

@@ -1,6 +1,6 @@
 /*
- * test_session.c: evaluation through caches: the same logits however a text is cut into calls, blocks and threads; windows; truncation;
- * capacity; cancelling; failing memory.
+ * test_session.c: evaluation through caches: the same logits however a text is cut into calls,
+ * blocks and threads; windows; truncation; capacity; cancelling; failing memory.
  *
  * repro: test_session tests/golden/tiny.gguf
  */
@@ -67,8 +67,8 @@ static double largest_difference(const float *a, const float *b, int64_t count)
 }
 
 /*
- * Logits are of the order of 10; another order of sums moves them by a few 2^-24 a layer. 2e-4 is far above that and far
- * below what a wrong key, position or mask does (> 0.1).
+ * Logits are of the order of 10; another order of sums moves them by a few 2^-24 a layer. 2e-4 is
+ * far above that and far below what a wrong key, position or mask does (> 0.1).
  */
 static const double reorder = 2e-4;
 
@@ -105,7 +105,8 @@ static void cached_equals_uncached(void **state)
     compare_cuts(ATTN_ACTIVATIONS_F32, ATTN_F32, 0, 0, reorder);
 }
 
-/* Both ways attend to keys and values as stored: the type of storage makes no difference between them beyond a rounding that falls the other way. */
+/* Both ways attend to keys and values as stored: the type of storage makes no difference between
+ * them beyond a rounding that falls the other way. */
 static void cached_equals_uncached_in_16_bits(void **state)
 {
     (void)state;
