@@ -5,8 +5,9 @@ usage: llama_peer.py FILE.gguf [--prompt 512] [--generate 128] [--depth 0] [--th
 
 What is timed, for each attention mode, with `depth` tokens already in the cache:
   prompt       one batch of `prompt` tokens, logits of the last one
-  generation   `generate` single tokens after those `depth` tokens (the prompt batch is removed first), logits of each
-The tokens are fixed_token(i), the same for every run. The cache holds f16, as llama.cpp's default does.
+  generation   `generate` greedy steps after those `depth` tokens (the prompt batch is removed first)
+The tokens are those of `attn bench lm`: fixed_token(0 … 511) again and again for the depth, fixed_token(0 …) for the prompt,
+fixed_token(0) to start generating. The cache holds f16, as llama.cpp's default does.
 
 Prints one JSON line. With --serve the model is loaded and the depth filled once, "ready" is printed, and every line
 on standard input asks for one more measurement; so a comparison can alternate without filling the cache again.
@@ -20,13 +21,14 @@ import sys
 import time
 
 import llama_cpp
+import numpy as np
 
-SPECIAL_IDS = 256  # ids below this are special tokens and single bytes in byte-level vocabularies
+BLOCK = 512  # tokens per batch while the depth is filled
 
 
 def fixed_token(index, vocab):
-    """A token id that walks through the vocabulary, so that embedding rows are not all in cache."""
-    return SPECIAL_IDS + (index * 7919) % (vocab - SPECIAL_IDS)
+    """A token id that walks through the vocabulary."""
+    return (index * 7919 + 17) % vocab
 
 
 def quiet():
@@ -43,7 +45,7 @@ class Mode:
         self.vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = args.depth + max(args.prompt, args.generate) + 8
-        params.n_batch = params.n_ubatch = max(512, args.prompt)
+        params.n_batch = params.n_ubatch = max(BLOCK, args.prompt)
         params.n_threads = params.n_threads_batch = args.threads
         params.flash_attn_type = (
             llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash
@@ -52,20 +54,22 @@ class Mode:
         self.context = llama_cpp.llama_init_from_model(model, params)
         if not self.context:
             raise RuntimeError(f"llama.cpp made no context of {params.n_ctx} tokens")
-        self.capacity = max(512, args.prompt)
-        self.batch = llama_cpp.llama_batch_init(self.capacity, 0, 1)
+        self.batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
         self.args = args
-        self.eval(0, 2)  # warm up: pages of the weights, threads
+        self.eval(0, self.fixed(2))  # warm up: pages of the weights, threads
         self.forget(0)
-        for start in range(0, args.depth, 512):
-            self.eval(start, min(512, args.depth - start))
+        for start in range(0, args.depth, BLOCK):
+            self.eval(start, self.fixed(min(BLOCK, args.depth - start)))
 
-    def eval(self, start, count):
-        """Appends fixed tokens start … start+count-1 and computes the logits of the last."""
+    def fixed(self, count):
+        return [fixed_token(i, self.vocab) for i in range(count)]
+
+    def eval(self, start, tokens):
+        """Appends tokens at position `start`; returns the token that the last one's logits prefer."""
         batch = self.batch
-        batch.n_tokens = count
-        for i in range(count):
-            batch.token[i] = fixed_token(start + i, self.vocab)
+        batch.n_tokens = count = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i] = token
             batch.pos[i] = start + i
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = 0
@@ -73,9 +77,11 @@ class Mode:
         code = llama_cpp.llama_decode(self.context, batch)
         if code != 0:
             raise RuntimeError(f"llama_decode of {count} tokens at {start} returned {code}")
-        logits = llama_cpp.llama_get_logits_ith(self.context, -1)
-        if not math.isfinite(logits[0]):
-            raise RuntimeError(f"llama.cpp computed the logit {logits[0]} at token {start}")
+        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self.context, -1), (self.vocab,))
+        best = int(logits.argmax())
+        if not math.isfinite(logits[best]):
+            raise RuntimeError(f"llama.cpp computed the logit {logits[best]} at token {start}")
+        return best
 
     def forget(self, position):
         """Removes everything from `position` on from the cache."""
@@ -85,13 +91,15 @@ class Mode:
 
     def measure(self):
         args = self.args
+        prompt = self.fixed(args.prompt)
         begin = time.perf_counter()
-        self.eval(args.depth, args.prompt)
+        self.eval(args.depth, prompt)
         prompt_seconds = time.perf_counter() - begin
         self.forget(args.depth)
+        token = prompt[0]
         begin = time.perf_counter()
         for i in range(args.generate):
-            self.eval(args.depth + i, 1)
+            token = self.eval(args.depth + i, [token])
         generation_seconds = time.perf_counter() - begin
         self.forget(args.depth)
         return {
