@@ -110,6 +110,57 @@ static int64_t distance(const sdpa_call *call, int64_t p, int64_t j)
     return call->causal == ATTN_CAUSAL_NONE && d < 0 ? -d : d;
 }
 
+/* The bits of −inf; selecting by bits is what compilers turn into vector code for any x86-64. */
+#define MINUS_INFINITY 0xff800000u
+
+static inline float select_bits(bool yes, float a, uint32_t b)
+{
+    uint32_t keep = yes ? 0xffffffffu : 0u;
+    return attn_bits_float((attn_float_bits(a) & keep) | (b & ~keep));
+}
+
+/* add_alibi where distances first − c are exact in a float. */
+static void alibi_near(float *addend, int64_t count, float slope, float first, bool both)
+{
+    const uint32_t sign = both ? 0x80000000u : 0u; /* what |d| clears */
+    for (int32_t c = 0; c < (int32_t)count; c++) {
+        float d = attn_bits_float(attn_float_bits(first - (float)c) & ~sign);
+        bool there = attn_float_bits(addend[c]) != MINUS_INFINITY;
+        addend[c] = select_bits(there, addend[c] - slope * d, MINUS_INFINITY);
+    }
+}
+
+/* addend −= slope·distance, except where a bias of −inf hides the slot: a slope of inf must not make that a NaN. */
+static void add_alibi(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t begin,
+                      int64_t count, float *addend)
+{
+    const int64_t exact = (int64_t)1 << 23; /* floats hold such distances and their steps exactly */
+    float slope = ((const float *)call->alibi.data)[h];
+    int64_t p = alibi_position(call, b, i), first = p - begin;
+    if (first > -exact && first < exact && count < exact) {
+        alibi_near(addend, count, slope, (float)first, call->causal == ATTN_CAUSAL_NONE);
+        return;
+    }
+    for (int64_t c = 0; c < count; c++) {
+        float sum = addend[c] - slope * (float)distance(call, p, begin + c);
+        addend[c] = addend[c] == -INFINITY ? -INFINITY : sum;
+    }
+}
+
+/* addend = −inf where the mask is 0. */
+static void hide(const attn_view *mask, const unsigned char *row, int64_t count, float *addend)
+{
+    if (mask->stride[3] == 0) {
+        for (int64_t c = 0; c < count && !row[0]; c++) {
+            addend[c] = -INFINITY;
+        }
+        return;
+    }
+    for (int64_t c = 0; c < count; c++) {
+        addend[c] = select_bits(row[c] != 0, addend[c], MINUS_INFINITY);
+    }
+}
+
 void sdpa_addend(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t begin,
                  int64_t count, float *addend)
 {
@@ -122,27 +173,10 @@ void sdpa_addend(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t
         memset(addend, 0, (size_t)count * sizeof *addend);
     }
     if (call->alibi.dtype != ATTN_DTYPE_NONE) {
-        float slope = ((const float *)call->alibi.data)[h];
-        int64_t p = alibi_position(call, b, i);
-        for (int64_t c = 0; c < count; c++) {
-            /* a slope of ±inf or NaN must not turn a masked slot (−inf) into a NaN score */
-            float bias = addend[c];
-            float sum = bias - slope * (float)distance(call, p, begin + c);
-            addend[c] = bias == -INFINITY ? -INFINITY : sum;
-        }
+        add_alibi(call, b, h, i, begin, count, addend);
     }
     if (call->mask.dtype != ATTN_DTYPE_NONE) {
-        const unsigned char *mask = row_of(&call->mask, b, h, i, begin);
-        int64_t step = call->mask.stride[3];
-        if (step == 1) {
-            for (int64_t c = 0; c < count; c++) {
-                addend[c] = mask[c] ? addend[c] : -INFINITY;
-            }
-        } else if (!mask[0]) {
-            for (int64_t c = 0; c < count; c++) {
-                addend[c] = -INFINITY;
-            }
-        }
+        hide(&call->mask, row_of(&call->mask, b, h, i, begin), count, addend);
     }
 }
 

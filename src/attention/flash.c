@@ -65,9 +65,9 @@ static bool write_row(flash_block *x, int32_t r)
         memset(row, 0, (size_t)call->dim_v * sizeof *row);
     } else {
         finite = x->kernels->finish(x->o + r * x->layout->ldo, x->factor[r], call->dim_v, row);
-        if (x->mode == FLASH_SCALED) { /* o is in units of 2^32 */
+        if (x->mode == FLASH_SCALED) {
             for (int64_t d = 0; d < call->dim_v; d++) {
-                row[d] *= 0x1p32f;
+                row[d] *= FLASH_UNIT;
             }
         }
     }

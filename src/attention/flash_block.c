@@ -14,21 +14,11 @@ enum {
     FULL_AT_LEAST = 32,      /* columns that are worth a tile without masks */
 };
 
-#define SCALED_UNIT 0x1p32f
-
 static size_t take(size_t *size, int64_t floats)
 {
     size_t at = *size;
     *size = attn_round_up(at + (size_t)floats * sizeof(float));
     return at;
-}
-
-/*
- * Rows of a power-of-two stride fall into few sets of the caches, and a block of them evicts itself: such rows are copied.
- */
-static bool evicts_itself(const attn_view *view)
-{
-    return view->dtype == ATTN_F32 && view->stride[2] != 0 && view->stride[2] % 1024 == 0;
 }
 
 flash_layout flash_make_layout(const sdpa_call *call)
@@ -40,23 +30,22 @@ flash_layout flash_make_layout(const sdpa_call *call)
     f.keys = fit < 4 * UNIT ? 4 * UNIT : fit < f.keys ? fit : f.keys;
     f.ld_addend = (f.keys + 15) / 16 * 16;
     f.row_blocks = (call->len_q * call->group + ROWS - 1) / ROWS;
-    f.copy_k = call->kv.k.dtype != ATTN_F32 || evicts_itself(&call->kv.k);
-    f.copy_v = call->kv.v.dtype != ATTN_F32 || evicts_itself(&call->kv.v);
+    f.copy = call->kv.k.dtype != ATTN_F32;
     int64_t longest = call->dim_qk > f.ldo ? call->dim_qk : f.ldo;
     f.qt = take(&f.size, ROWS * call->dim_qk);
     f.s = take(&f.size, ROWS * f.keys);
     f.o = take(&f.size, ROWS * f.ldo);
     f.total = take(&f.size, ROWS * f.ldo);
     f.addend = take(&f.size, sdpa_has_addend(call) ? ROWS * f.ld_addend : 0);
-    f.k = take(&f.size, f.copy_k ? f.keys * call->dim_qk : 0);
-    f.v = take(&f.size, f.keys * call->dim_v); /* the select mode copies whatever the type */
+    f.k = take(&f.size, f.copy ? f.keys * call->dim_qk : 0);
+    /* the select mode copies whatever the type */
+    f.v = take(&f.size, f.keys * ((call->dim_v + FLASH_PANEL - 1) / FLASH_PANEL * FLASH_PANEL));
     f.row = take(&f.size, ATTN_FLASH_LANES * longest);
     return f;
 }
 
-/* dst = `count` elements of src in f32. */
-static void to_f32(const flash_block *x, attn_dtype dtype, const void *src, int64_t count,
-                   float *dst)
+void flash_to_f32(const flash_block *x, attn_dtype dtype, const void *src, int64_t count,
+                  float *dst)
 {
     if (dtype == ATTN_F32) {
         memcpy(dst, src, (size_t)count * sizeof *dst);
@@ -86,7 +75,7 @@ static void pack_queries(flash_block *x)
             const void *row = q_row(x, lane + r);
             if (call->q.dtype != ATTN_F32) {
                 float *wide = x->row + r * call->dim_qk;
-                to_f32(x, call->q.dtype, row, call->dim_qk, wide);
+                flash_to_f32(x, call->q.dtype, row, call->dim_qk, wide);
                 row = wide;
             }
             rows[r] = row;
@@ -137,24 +126,18 @@ static void fill_addend(flash_block *x, int64_t begin, int64_t count)
     }
 }
 
-/* A run's rows of K or V in f32, one after another. */
-static void copy_rows(const flash_block *x, const attn_view *view, const void *from, int64_t stride,
-                      int64_t count, float *to)
-{
-    int64_t dim = view->shape[3], size = (int64_t)attn_dtype_size(view->dtype);
-    for (int64_t j = 0; j < count; j++) {
-        to_f32(x, view->dtype, (const char *)from + j * stride * size, dim, to + j * dim);
-    }
-}
-
 sdpa_kv_run flash_scores(flash_block *x, int64_t begin, int64_t wanted, bool partial)
 {
     const sdpa_call *call = x->call;
     sdpa_kv_run run = sdpa_kv_at(call, x->b, x->kv_head, begin, wanted);
     const float *k = run.k;
     int64_t stride = run.k_stride;
-    if (x->layout->copy_k) {
-        copy_rows(x, &call->kv.k, run.k, run.k_stride, run.count, x->k);
+    if (x->layout->copy) {
+        int64_t bytes = run.k_stride * (int64_t)attn_dtype_size(call->kv.k.dtype);
+        for (int64_t j = 0; j < run.count; j++) {
+            flash_to_f32(x, call->kv.k.dtype, (const char *)run.k + j * bytes, call->dim_qk,
+                         x->k + j * call->dim_qk);
+        }
         k = x->k;
         stride = call->dim_qk;
     }
@@ -175,55 +158,6 @@ sdpa_kv_run flash_scores(flash_block *x, int64_t begin, int64_t wanted, bool par
                            x->maximum);
     }
     return run;
-}
-
-/*
- * Why V is not looked at beforehand: a masked slot has a weight of 0, and 0·NaN is NaN, so a NaN in V could reach rows that do not attend
- * to it. But then it also shows: those rows come out non-finite. So blocks run as if V were finite, finish looks at the
- * output, and only a block with non-finite output is redone here, with such rows of V as zeros (the same bits for rows
- * that do not attend to them: adding 0·x leaves a sum as it is) and added afterwards to the rows that do.
- */
-static const float *select_values(flash_block *x, const sdpa_kv_run *run, unsigned char *bad)
-{
-    int64_t dim = x->call->dim_v;
-    copy_rows(x, &x->call->kv.v, run->v, run->v_stride, run->count, x->v);
-    for (int64_t j = 0; j < run->count; j++) {
-        float *row = x->v + j * dim;
-        bad[j] = 0;
-        for (int64_t d = 0; d < dim; d++) {
-            bad[j] = bad[j] || !isfinite(row[d]);
-            row[d] = x->mode == FLASH_SCALED ? row[d] / SCALED_UNIT : row[d];
-        }
-        if (bad[j]) {
-            memset(row, 0, (size_t)dim * sizeof *row);
-        }
-    }
-    return x->v;
-}
-
-/* o += p·v for the rows of V that select_values took out, where they are attended. */
-static void add_bad_values(flash_block *x, const sdpa_kv_run *run, int64_t begin,
-                           const unsigned char *bad)
-{
-    const sdpa_call *call = x->call;
-    int64_t size = (int64_t)attn_dtype_size(call->kv.v.dtype);
-    for (int64_t j = 0; j < run->count; j++) {
-        if (!bad[j]) {
-            continue;
-        }
-        to_f32(x, call->kv.v.dtype, (const char *)run->v + j * run->v_stride * size, call->dim_v,
-               x->row);
-        for (int32_t r = 0; r < x->valid; r++) {
-            if (!sdpa_attends(call, x->b, x->head[r], x->query[r], begin + j)) {
-                continue;
-            }
-            float *o = x->o + r * x->layout->ldo, p = x->s[j * ROWS + r];
-            p = x->mode == FLASH_SCALED ? p / SCALED_UNIT : p;
-            for (int64_t d = 0; d < call->dim_v; d++) {
-                o[d] += p * x->row[d];
-            }
-        }
-    }
 }
 
 /*
@@ -261,30 +195,15 @@ static void note_best(flash_block *x, int64_t begin)
 
 static int64_t attend_tile(flash_block *x, int64_t begin, int64_t wanted, bool partial)
 {
-    const sdpa_call *call = x->call;
-    unsigned char bad[1024]; /* layout.keys is less */
     if (x->since_fold == FOLD) {
         fold(x);
     }
     sdpa_kv_run run = flash_scores(x, begin, wanted, partial);
-    const float *v = run.v;
-    int64_t stride = run.v_stride;
-    if (call->lse.dtype != ATTN_DTYPE_NONE) {
+    if (x->call->lse.dtype != ATTN_DTYPE_NONE) {
         note_best(x, begin);
     }
     x->kernels->softmax(&x->tile, x->maximum, x->s, x->m, x->l, x->alpha);
-    if (x->mode != FLASH_PLAIN) {
-        v = select_values(x, &run, bad);
-        stride = call->dim_v;
-    } else if (x->layout->copy_v) {
-        copy_rows(x, &call->kv.v, run.v, run.v_stride, run.count, x->v);
-        v = x->v;
-        stride = call->dim_v;
-    }
-    x->kernels->values(&x->tile, x->s, v, stride, call->dim_v, x->alpha, x->o, x->layout->ldo);
-    if (x->mode != FLASH_PLAIN) {
-        add_bad_values(x, &run, begin, bad);
-    }
+    flash_values(x, &run, begin);
     x->since_fold++;
     return run.count;
 }
@@ -312,11 +231,11 @@ double flash_exact_score(flash_block *x, int32_t r, int64_t column)
     int64_t dim = call->dim_qk;
     const float *q = q_row(x, r), *k = run.k;
     if (call->q.dtype != ATTN_F32) {
-        to_f32(x, call->q.dtype, q, dim, x->row);
+        flash_to_f32(x, call->q.dtype, q, dim, x->row);
         q = x->row;
     }
     if (call->kv.k.dtype != ATTN_F32) {
-        to_f32(x, call->kv.k.dtype, k, dim, x->row + dim);
+        flash_to_f32(x, call->kv.k.dtype, k, dim, x->row + dim);
         k = x->row + dim;
     }
     double dot = 0.0;

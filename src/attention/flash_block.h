@@ -12,23 +12,28 @@
 #include "kernels/convert/convert.h"
 #include "kernels/flash/flash.h"
 
+/** Columns of V that a pass of the kernels takes; copies of V are made in panels of so many. */
+enum { FLASH_PANEL = 64 };
+
 /** Sizes of a call's tiles, and where each array lies in a worker's scratch (bytes). */
 typedef struct flash_layout {
     int64_t keys;       /* of a block */
     int64_t ld_addend;  /* keys, rounded up to 16 */
     int64_t ldo;        /* dim_v, rounded up to 16 */
     int64_t row_blocks; /* per KV head */
-    bool copy_k, copy_v;
+    bool copy;          /* K and V are not f32: blocks of them are converted */
     size_t qt, s, o, total, addend, k, v, row, size;
 } flash_layout;
 
 flash_layout flash_make_layout(const sdpa_call *call);
 
+#define FLASH_UNIT 0x1p32f
+
 /** How V is read. Each mode redoes the rows that came out of the one before with non-finite values. */
 typedef enum flash_mode {
     FLASH_PLAIN, /* as it is */
     FLASH_SELECT, /* rows of V that hold a NaN or inf reach only the query rows that attend to them */
-    FLASH_SCALED, /* besides, in units of 2^32: sums of finite V that overflow f32 */
+    FLASH_SCALED, /* besides, in units of FLASH_UNIT: sums of finite V that overflow f32 */
     FLASH_MODES
 } flash_mode;
 
@@ -74,6 +79,13 @@ void flash_weights(flash_block *x);
  * lie in; its count, ≤ wanted, is what was done. `partial`: whether some row sees less than all of them.
  */
 sdpa_kv_run flash_scores(flash_block *x, int64_t begin, int64_t wanted, bool partial);
+
+/** dst = `count` elements of src in f32. */
+void flash_to_f32(const flash_block *x, attn_dtype dtype, const void *src, int64_t count,
+                  float *dst);
+
+/** o = o·alpha + Pᵀ·V for a run of columns whose weights are in s, V read in x->mode. */
+void flash_values(flash_block *x, const sdpa_kv_run *run, int64_t begin);
 
 /** The score of row r in a column it attends to, in double. */
 double flash_exact_score(flash_block *x, int32_t r, int64_t column);

@@ -105,6 +105,27 @@ static void softmax(const attn_flash_tile *tile, const float *maximum, float *s,
     }
 }
 
+/* o = o·alpha + Σ_j s[j·64]·v[j·stride], n ≤ 64 columns of one row. */
+static void value_row(const float *s, const float *v, int64_t stride, int32_t keys, int64_t n,
+                      float alpha, float *o)
+{
+    for (int64_t d = 0; d < n; d++) {
+        o[d] *= alpha;
+    }
+    for (int32_t begin = 0; begin < keys; begin += RUN) {
+        int32_t end = begin + RUN < keys ? begin + RUN : keys;
+        float run[64] = {0};
+        for (int32_t j = begin; j < end; j++) {
+            for (int64_t d = 0; d < n; d++) {
+                run[d] += s[j * ROWS] * v[j * stride + d];
+            }
+        }
+        for (int64_t d = 0; d < n; d++) {
+            o[d] += run[d];
+        }
+    }
+}
+
 static void values(const attn_flash_tile *tile, const float *s, const float *v, int64_t stride,
                    int64_t dim, const float *alpha, float *o, int64_t ldo)
 {
@@ -112,19 +133,9 @@ static void values(const attn_flash_tile *tile, const float *s, const float *v, 
     for (int32_t r = 0; r < tile->rows; r++) {
         int32_t begin, end;
         attn_flash_keys(tile, r, r + 1, &begin, &end);
-        float *row = o + r * ldo;
-        for (int64_t d = 0; d < dim; d++) {
-            row[d] *= alpha[r];
-        }
-        for (; begin < end; begin += RUN) {
-            int32_t stop = begin + RUN < end ? begin + RUN : end;
-            for (int64_t d = 0; d < dim; d++) {
-                float sum = 0.0f;
-                for (int32_t j = begin; j < stop; j++) {
-                    sum += s[j * ROWS + r] * v[j * stride + d];
-                }
-                row[d] += sum;
-            }
+        for (int64_t d = 0; d < dim; d += 64) {
+            value_row(s + begin * ROWS + r, v + begin * stride + d, stride, end - begin,
+                      dim - d < 64 ? dim - d : 64, alpha[r], o + r * ldo + d);
         }
     }
 }
