@@ -10,7 +10,8 @@
 
 INLINE __mmask8 lanes(int64_t left)
 {
-    return left >= 8 ? (__mmask8)0xff : (__mmask8)((1u << left) - 1u);
+    unsigned mask = left >= 8 ? 0xffu : (1u << left) - 1u;
+    return (__mmask8)mask;
 }
 
 INLINE __m512d load(const float *p, __mmask8 mask)

@@ -10,7 +10,8 @@
 
 INLINE __mmask16 lanes(int64_t left)
 {
-    return left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1u);
+    unsigned mask = left >= 16 ? 0xffffu : (1u << left) - 1u;
+    return (__mmask16)mask;
 }
 
 INLINE void sine_cosine(__m512d x, __m512d *sine, __m512d *cosine)

@@ -8,7 +8,8 @@ void attn_swiglu_f32_avx512(const float *gate, const float *up, int64_t n, float
 {
     const __m512 one = _mm512_set1_ps(1.0f), most = _mm512_set1_ps(150.0f);
     for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 mask = n - i >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1u);
+        unsigned lanes = n - i >= 16 ? 0xffffu : (1u << (n - i)) - 1u;
+        __mmask16 mask = (__mmask16)lanes;
         __m512 g = _mm512_maskz_loadu_ps(mask, gate + i), u = _mm512_maskz_loadu_ps(mask, up + i);
         /* e^150 is infinite in f32; the cut keeps e^+inf from becoming NaN, and this order a NaN. */
         __m512 x = _mm512_min_ps(most, _mm512_sub_ps(_mm512_setzero_ps(), g));
