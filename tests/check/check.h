@@ -16,6 +16,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Sanitized code saves registers around its checks as it likes. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define CHECK_SANITIZED true
+#else
+#define CHECK_SANITIZED false
+#endif
+
 enum { CHECK_BUFFERS = 16 };
 
 /** Where a buffer lies between its two inaccessible pages. */
