@@ -30,9 +30,13 @@ ATTN_API attn_status attn_weight_dequantize(attn_weight_type type, const void *s
                                             float *dst);
 
 typedef enum attn_activations {
-    ATTN_ACTIVATIONS_AUTO = 0, /**< int8 for Q* weights, f32 for the others */
-    ATTN_ACTIVATIONS_F32 = 1,  /**< exact: dequantised f32 weights, f32 activations */
-    ATTN_ACTIVATIONS_INT8 = 2  /**< 8 bits per block of 32; Q* weights only */
+    /**
+     * f32 for F32, F16 and BF16 weights. For Q* weights as INT8, and up to 64 rows what those 8 bits leave over takes
+     * another 8, which makes about 15: nearly exact, and next to free where memory is the limit.
+     */
+    ATTN_ACTIVATIONS_AUTO = 0,
+    ATTN_ACTIVATIONS_F32 = 1, /**< exact: dequantised f32 weights, f32 activations */
+    ATTN_ACTIVATIONS_INT8 = 2 /**< 8 bits per block of 32; Q* weights only */
 } attn_activations;
 
 typedef struct attn_linear attn_linear;

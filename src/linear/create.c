@@ -194,9 +194,9 @@ static attn_status check_parts(int64_t in, int parts, const attn_linear_part *pa
     return ATTN_OK;
 }
 
-/* *int8: whether activations are quantised. */
+/* *int8: whether activations are quantised; *refine: whether few rows get a second 8 bits. */
 static attn_status check_options(const attn_linear_options *given, attn_weight_type type,
-                                 bool *int8)
+                                 bool *int8, bool *refine)
 {
     attn_linear_options options = attn_linear_options_init();
     if (given) {
@@ -210,7 +210,10 @@ static attn_status check_options(const attn_linear_options *given, attn_weight_t
     }
     bool quantised = attn_weight_block(type) > 1;
     switch (options.activations) {
-    case ATTN_ACTIVATIONS_AUTO: *int8 = quantised; return ATTN_OK;
+    case ATTN_ACTIVATIONS_AUTO:
+        *int8 = quantised;
+        *refine = quantised;
+        return ATTN_OK;
     case ATTN_ACTIVATIONS_F32: *int8 = false; return ATTN_OK;
     case ATTN_ACTIVATIONS_INT8:
         *int8 = true;
@@ -253,10 +256,10 @@ attn_status attn_linear_create(attn_context *context, const attn_linear_options 
         return attn_fail(ATTN_ERR_ARGUMENT, "context: must not be NULL; attn_context_create first");
     }
     int64_t out = 0;
-    bool int8 = false;
+    bool int8 = false, refine = false;
     attn_status status = check_parts(in_features, parts, part, &out);
     if (status == ATTN_OK) {
-        status = check_options(options, part[0].type, &int8);
+        status = check_options(options, part[0].type, &int8, &refine);
     }
     if (status != ATTN_OK) {
         return status;
@@ -266,8 +269,11 @@ attn_status attn_linear_create(attn_context *context, const attn_linear_options 
     if (!l) {
         return ATTN_ERR_NO_MEMORY;
     }
-    *l = (attn_linear){
-        .allocator = allocator, .isa = attn_context_isa(context), .in = in_features, .out = out};
+    *l = (attn_linear){.allocator = allocator,
+                       .isa = attn_context_isa(context),
+                       .in = in_features,
+                       .out = out,
+                       .refine = refine};
     request r = {.type = part[0].type, .parts = parts, .part = part, .linear = l};
     status = choose_layout(&r, int8);
     if (status == ATTN_OK) {

@@ -1,5 +1,9 @@
 /**
  * forward_quant.c: the product with quantised weights: activations to 8 bits once, then panels × rows in pieces.
+ *
+ * Refined, a row counts twice: as itself, and as what its 8 bits left over, which is quantised just the same; the two products are
+ * added. That makes about 15 bits of activations from the kernels there are. While memory is the limit it costs next to nothing,
+ * since both rows share one pass over the weights.
  */
 #include "base/alloc.h"
 #include "linear/linear.h"
@@ -10,25 +14,66 @@
 typedef struct call {
     const attn_linear *linear;
     attn_quant_product_fn *product;
-    int64_t blocks, rows;
+    int64_t blocks, rows; /* rows as the kernels see them: twice x's when refined */
     const float *x;
     int64_t ldx;
-    float *y;
+    float *y; /* the kernels' results: the caller's y, or `sums` when refined */
     int64_t ldy;
     uint8_t *tiles; /* rows in groups of 8 (the last one shorter), one after the other */
     size_t row_bytes;
     attn_linear_split split;
+    bool refined;
+    float *wide; /* refined: each tile's rows, then what is left of them, [rows, in] */
+    float *out;  /* refined: the caller's y */
+    int64_t ld_out;
 } call;
 
-enum { TILES_PER_TASK = 4 }; /* quantising: 32 rows */
+enum {
+    TILES_PER_TASK = 4, /* quantising: 32 rows */
+    REFINED_ROWS = 64   /* most rows of x that are refined: beyond, arithmetic is the limit */
+};
 
 /* Multiply-adds below which waking a thread costs more than it saves (about 10 µs of one core). */
 static const double PIECE_WORK = 400e3;
+
+/* rest = x − scale·q for the rows of a quantised tile. */
+static void leftover(const call *c, const uint8_t *tile, const float *x, int count, float *rest)
+{
+    for (int64_t b = 0; b < c->blocks; b++) {
+        const int8_t *q = (const int8_t *)tile + b * ATTN_QUANT_RECORD * count;
+        float scales[ATTN_QUANT_ROWS];
+        memcpy(scales, q + ATTN_QUANT_BLOCK * count, (size_t)count * sizeof *scales);
+        for (int r = 0; r < count; r++) {
+            int64_t at = r * c->linear->in + b * ATTN_QUANT_BLOCK;
+            for (int k = 0; k < ATTN_QUANT_BLOCK; k++) {
+                rest[at + k] = x[at + k] - scales[r] * (float)q[r * ATTN_QUANT_BLOCK + k];
+            }
+        }
+    }
+}
+
+/* A tile of `count` rows of x and as many of what their 8 bits leave over. */
+static void quantise_refined(const call *c, int64_t row, int count)
+{
+    const int64_t in = c->linear->in;
+    float *x = c->wide + row * in;
+    uint8_t *tile = c->tiles + (size_t)row * c->row_bytes;
+    for (int r = 0; r < count; r++) {
+        memcpy(x + r * in, c->x + (row / 2 + r) * c->ldx, (size_t)in * sizeof *x);
+    }
+    c->linear->quant->tile(x, in, count, c->blocks, tile);
+    leftover(c, tile, x, count, x + count * in);
+    c->linear->quant->tile(x, in, 2 * count, c->blocks, tile);
+}
 
 static void quantise_tile(const call *c, int64_t row)
 {
     int64_t left = c->rows - row;
     int count = left < ATTN_QUANT_ROWS ? (int)left : ATTN_QUANT_ROWS;
+    if (c->refined) {
+        quantise_refined(c, row, count / 2);
+        return;
+    }
     c->linear->quant->tile(c->x + row * c->ldx, c->ldx, count, c->blocks,
                            c->tiles + (size_t)row * c->row_bytes);
 }
@@ -92,6 +137,26 @@ static void stream_panels(const call *c, int64_t p0, int64_t p1, int rows)
     }
 }
 
+/* Refined: y = product of x + product of the rest; the kernels have added the bias to both. */
+static void add_products(const call *c, const attn_linear_piece *piece)
+{
+    const attn_linear *l = c->linear;
+    int64_t begin = piece->p0 * ATTN_QUANT_PANEL, end = piece->p1 * ATTN_QUANT_PANEL;
+    end = end < l->out ? end : l->out;
+    for (int64_t row = piece->r0; row < piece->r1; row += ATTN_QUANT_ROWS) {
+        int64_t left = piece->r1 - row;
+        int64_t count = (left < ATTN_QUANT_ROWS ? left : ATTN_QUANT_ROWS) / 2;
+        for (int64_t r = 0; r < count; r++) {
+            const float *first = c->y + (row + r) * c->ldy;
+            const float *second = first + count * c->ldy;
+            float *out = c->out + (row / 2 + r) * c->ld_out;
+            for (int64_t n = begin; n < end; n++) {
+                out[n] = first[n] + (second[n] - l->bias[n]);
+            }
+        }
+    }
+}
+
 static void product_task(void *argument, int64_t index, int worker)
 {
     const call *c = argument;
@@ -118,6 +183,38 @@ static void product_task(void *argument, int64_t index, int worker)
                          c->linear->out - whole * ATTN_QUANT_PANEL);
         }
     }
+    if (c->refined) {
+        add_products(c, &piece);
+    }
+}
+
+/* Takes scratch for the tiles, and for a refined call's rows and sums. */
+static attn_status take_scratch(attn_context *context, call *c)
+{
+    const attn_linear *l = c->linear;
+    size_t tiles, wide = 0, sums = 0, size;
+    bool fits = attn_mul_size(c->row_bytes, (size_t)c->rows, &tiles);
+    tiles = fits ? attn_round_up(tiles) : 0;
+    if (c->refined) { /* at most 128 rows: these products fit where the weights do */
+        wide = attn_round_up((size_t)c->rows * (size_t)l->in * sizeof(float));
+        sums = (size_t)c->rows * (size_t)l->panels * ATTN_QUANT_PANEL * sizeof(float);
+    }
+    if (!fits || !attn_add_size(tiles, wide + sums, &size)) {
+        return attn_fail(ATTN_ERR_SHAPE, "x: [%lld, %lld] is too large to quantise",
+                         (long long)c->rows, (long long)l->in);
+    }
+    void *scratch;
+    attn_status status = attn_context_scratch(context, size, &scratch);
+    if (status != ATTN_OK) {
+        return status;
+    }
+    c->tiles = scratch;
+    if (c->refined) {
+        c->wide = (float *)(void *)(c->tiles + tiles);
+        c->y = (float *)(void *)(c->tiles + tiles + wide);
+        c->ldy = l->panels * ATTN_QUANT_PANEL;
+    }
+    return ATTN_OK;
 }
 
 attn_status attn_linear_forward_quant(attn_context *context, const attn_linear *linear,
@@ -128,25 +225,21 @@ attn_status attn_linear_forward_quant(attn_context *context, const attn_linear *
         .linear = linear,
         .product = linear->kind == ATTN_LINEAR_Q8 ? linear->quant->q8 : linear->quant->q4,
         .blocks = linear->in / ATTN_QUANT_BLOCK,
-        .rows = rows,
+        .refined = linear->refine && rows <= REFINED_ROWS,
         .x = x,
         .ldx = ldx,
         .y = y,
         .ldy = ldy,
+        .out = y,
+        .ld_out = ldy,
     };
-    size_t size;
+    rows = c.refined ? 2 * rows : rows;
+    c.rows = rows;
     c.row_bytes = (size_t)c.blocks * ATTN_QUANT_RECORD;
-    if (!attn_mul_size(c.row_bytes, (size_t)rows, &size)) {
-        return attn_fail(ATTN_ERR_SHAPE, "x: [%lld, %lld] is too large to quantise",
-                         (long long)rows, (long long)linear->in);
-    }
-    void *scratch;
-    attn_status status = attn_context_scratch(context, size, &scratch);
+    attn_status status = take_scratch(context, &c);
     if (status != ATTN_OK) {
         return status;
     }
-    c.tiles = scratch;
-
     int64_t tasks = (rows - 1) / (TILES_PER_TASK * ATTN_QUANT_ROWS) + 1;
     attn_context_run(context, tasks, true, quantise_task, &c);
 

@@ -29,6 +29,7 @@ struct attn_linear {
     int64_t cached; /* bytes of activations that may stay in L2 while panels pass by */
     const attn_gemm_table *gemm;
     const attn_quant_table *quant;
+    bool refine; /* few rows of activations get a second 8 bits */
 };
 
 /** Columns that share a scale: 32, or 1 for types without blocks; 0 for a value that is no type. */
