@@ -73,7 +73,8 @@ ATTN_API attn_status attn_session_create(attn_context *context, const attn_model
                                          attn_session **session);
 ATTN_API void attn_session_destroy(attn_session *session);
 
-/** Asked between blocks and layers; true stops the call with CANCELLED, the session as it was before the call. */
+/** Asked between blocks and layers; true stops the call with CANCELLED, the session as it was before the call; a ring session (window > 0) that has
+ * overwritten its past meanwhile is emptied instead (position 0). */
 ATTN_API void attn_session_set_cancel(attn_session *session, bool (*cancel)(void *user),
                                       void *user);
 
