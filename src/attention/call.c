@@ -1,6 +1,6 @@
 /*
- * What every path asks of a checked call: positions, ranges, addends, where keys lie. Positions may be anything an int64
- * can hold (q_offset is the caller's), so they are added up in 128 bits.
+ * What every path asks of a checked call: positions, ranges, addends, where keys lie. Positions may
+ * be anything an int64 can hold (q_offset is the caller's), so they are added up in 128 bits.
  */
 #include "attention/call.h"
 #include "base/half.h"
@@ -96,8 +96,8 @@ static void load_bias(const attn_view *bias, const void *row, int64_t count, flo
 }
 
 /*
- * ALiBi's distance p(i) − j, absolute without causality. p is kept within ±2^62, where a float cannot tell the
- * difference and subtracting a column cannot overflow.
+ * ALiBi's distance p(i) − j, absolute without causality. p is kept within ±2^62, where a float
+ * cannot tell the difference and subtracting a column cannot overflow.
  */
 static int64_t alibi_position(const sdpa_call *call, int64_t b, int64_t i)
 {
@@ -130,7 +130,10 @@ static void alibi_near(float *addend, int64_t count, float slope, float first, b
     }
 }
 
-/* addend −= slope·distance, except where a bias of −inf hides the slot: a slope of inf must not make that a NaN. */
+/*
+ * addend −= slope·distance, except where a bias of −inf hides the slot: a slope of inf must not
+ * make that a NaN.
+ */
 static void add_alibi(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t begin,
                       int64_t count, float *addend)
 {

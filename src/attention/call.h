@@ -1,6 +1,6 @@
 /**
- * attention/call.h: one attention call, checked and normalised: what validate gives and plan, tile loops and finish
- * read. Nothing below this line checks user arguments again.
+ * attention/call.h: one attention call, checked and normalised: what validate gives and plan, tile
+ * loops and finish read. Nothing below this line checks user arguments again.
  */
 #ifndef ATTN_ATTENTION_CALL_H
 #define ATTN_ATTENTION_CALL_H
@@ -35,7 +35,9 @@ typedef struct sdpa_range {
     int64_t begin, end;
 } sdpa_range;
 
-/** Fills `call` from the public arguments, or fails with a sentence. `cached`: attn_sdpa_kv's rules. */
+/**
+ * Fills `call` from the public arguments, or fails with a sentence. `cached`: attn_sdpa_kv's rules.
+ */
 attn_status sdpa_validate(attn_context *context, const attn_sdpa_options *options,
                           const attn_view *q, const attn_kv_view *kv, const attn_view *out,
                           bool cached, sdpa_call *call);
@@ -44,12 +46,14 @@ attn_status sdpa_validate(attn_context *context, const attn_sdpa_options *option
 int64_t sdpa_rows(const sdpa_call *call, int64_t b);
 int64_t sdpa_keys(const sdpa_call *call, int64_t b);
 
-/** p(i) − (absolute position of column 0): a position in columns, so that p(i) − j is a distance. */
+/**
+ * p(i) − (absolute position of column 0): a position in columns, so that p(i) − j is a distance.
+ */
 int64_t sdpa_position(const sdpa_call *call, int64_t b, int64_t i);
 
 /**
- * Columns that causal, window and lengths leave row i; empty ranges have begin == end. Both ends never
- * fall as i grows.
+ * Columns that causal, window and lengths leave row i; empty ranges have begin == end. Both ends
+ * never fall as i grows.
  */
 sdpa_range sdpa_row_range(const sdpa_call *call, int64_t b, int64_t i);
 
@@ -57,23 +61,30 @@ sdpa_range sdpa_row_range(const sdpa_call *call, int64_t b, int64_t i);
 bool sdpa_has_addend(const sdpa_call *call);
 
 /**
- * addend[c] for columns begin … begin+count−1 of row i: bias + ALiBi, or −INFINITY where mask or bias hide the column.
- * A slot with −INFINITY is masked whatever its score (select, don't add). Causal, window and lengths are sdpa_row_range's.
+ * addend[c] for columns begin … begin+count−1 of row i: bias + ALiBi, or −INFINITY where mask or
+ * bias hide the column. A slot with −INFINITY is masked whatever its score (select, don't add).
+ * Causal, window and lengths are sdpa_row_range's.
  */
 void sdpa_addend(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t begin,
                  int64_t count, float *addend);
 void sdpa_addend_f64(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t begin,
                      int64_t count, double *addend);
 
-/** Whether row i attends to column j: inside sdpa_row_range, mask 1, bias not −inf. One slot at a time: rare cases. */
+/**
+ * Whether row i attends to column j: inside sdpa_row_range, mask 1, bias not −inf. One slot at a
+ * time: rare cases.
+ */
 bool sdpa_attends(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t j);
 
-/** Whether row i attends to any column at all (mask, bias −inf, ranges; not scores). For finish, rare. */
+/**
+ * Whether row i attends to any column at all (mask, bias −inf, ranges; not scores). For finish,
+ * rare.
+ */
 bool sdpa_row_attends(const sdpa_call *call, int64_t b, int64_t h, int64_t i);
 
 /**
- * A run of columns from `begin` that lie in consecutive slots: pointers to the first one's K and V, strides
- * between slots in elements, and how many (≤ wanted). Rings wrap at most once per sequence.
+ * A run of columns from `begin` that lie in consecutive slots: pointers to the first one's K and V,
+ * strides between slots in elements, and how many (≤ wanted). Rings wrap at most once per sequence.
  */
 typedef struct sdpa_kv_run {
     const void *k, *v;
@@ -86,8 +97,8 @@ sdpa_kv_run sdpa_kv_at(const sdpa_call *call, int64_t b, int64_t kv_head, int64_
 double sdpa_sink(const sdpa_call *call, int64_t h);
 
 /*
- * The paths. Each says how much scratch it needs (shared part and part per worker; every call's needs are
- * O(len)), and computes out, lse and weights.
+ * The paths. Each says how much scratch it needs (shared part and part per worker; every call's
+ * needs are O(len)), and computes out, lse and weights.
  */
 typedef struct sdpa_needs {
     size_t shared, per_worker;
@@ -99,7 +110,10 @@ typedef struct sdpa_needs {
 sdpa_needs sdpa_flash_needs(const sdpa_call *call);
 void sdpa_flash_run(const sdpa_call *call, void *scratch);
 
-/** 1 … 16 query rows per KV head (len_q × group), f32 arithmetic: keys split in fixed pieces, merged. */
+/**
+ * 1 … 16 query rows per KV head (len_q × group), f32 arithmetic: keys split in fixed pieces,
+ * merged.
+ */
 bool sdpa_decode_fits(const sdpa_call *call);
 sdpa_needs sdpa_decode_needs(const sdpa_call *call);
 void sdpa_decode_run(const sdpa_call *call, void *scratch);

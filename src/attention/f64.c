@@ -1,6 +1,6 @@
 /*
- * The exact path: f64 arrays, one query row at a time, every option in its plainest form. This is the function to read to
- * see what attention computes, and the oracle that users can compare with.
+ * The exact path: f64 arrays, one query row at a time, every option in its plainest form. This is
+ * the function to read to see what attention computes, and the oracle that users can compare with.
  */
 #include "attention/call.h"
 #include "base/alloc.h"
@@ -39,7 +39,10 @@ sdpa_needs sdpa_f64_needs(const sdpa_call *call)
     };
 }
 
-/* Scores of columns begin … begin+count−1, capped and biased; hidden[] where mask or bias hide the slot. */
+/*
+ * Scores of columns begin … begin+count−1, capped and biased; hidden[] where mask or bias hide the
+ * slot.
+ */
 static sdpa_kv_run scores(const sdpa_call *call, const f64_row *row, int64_t begin, int64_t wanted,
                           f64_scratch *t)
 {

@@ -1,4 +1,7 @@
-/* The path of many query rows: what it needs, its tasks, and the end of a block: divide, round once, LSE, weights. */
+/*
+ * The path of many query rows: what it needs, its tasks, and the end of a block: divide, round
+ * once, LSE, weights.
+ */
 #include "attention/flash_block.h"
 #include "base/alloc.h"
 #include "par/context.h"
@@ -16,7 +19,10 @@ sdpa_needs sdpa_flash_needs(const sdpa_call *call)
     };
 }
 
-/* Denominator, factor and LSE of lane r: here the sink enters, and rows without a finite sum are told apart. */
+/*
+ * Denominator, factor and LSE of lane r: here the sink enters, and rows without a finite sum are
+ * told apart.
+ */
 static void close_row(flash_block *x, int32_t r)
 {
     const sdpa_call *call = x->call;
@@ -30,8 +36,9 @@ static void close_row(flash_block *x, int32_t r)
         return;
     }
     /*
-     * LSE = maximum + ln(sum). The maximum carries the rounding of a whole dot product, and where many keys are alike the others carry
-     * the same, so that it shows in nothing but here: the best key's score is computed once more, exactly.
+     * LSE = maximum + ln(sum). The maximum carries the rounding of a whole dot product, and where
+     * many keys are alike the others carry the same, so that it shows in nothing but here: the best
+     * key's score is computed once more, exactly.
      */
     bool lse = call->lse.dtype != ATTN_DTYPE_NONE;
     double exact = lse && isfinite(m) ? flash_exact_score(x, r, x->best[r]) : (double)m;
@@ -146,7 +153,10 @@ typedef struct flash_job {
     char *scratch;
 } flash_job;
 
-/* One block of rows. The last blocks of a head come first: under a causal mask they are the heavy ones. */
+/*
+ * One block of rows. The last blocks of a head come first: under a causal mask they are the heavy
+ * ones.
+ */
 static void task(void *argument, int64_t index, int worker)
 {
     const flash_job *job = argument;

@@ -161,8 +161,8 @@ sdpa_kv_run flash_scores(flash_block *x, int64_t begin, int64_t wanted, bool par
 }
 
 /*
- * Adds o and l to their totals. A sum of n terms has an error that grows with n; in two levels it grows with FOLD blocks and
- * with their number.
+ * Adds o and l to their totals. A sum of n terms has an error that grows with n; in two levels it
+ * grows with FOLD blocks and with their number.
  */
 static void fold(flash_block *x)
 {
@@ -259,7 +259,10 @@ void flash_walk(flash_block *x, int64_t (*visit)(flash_block *, int64_t, int64_t
     if (x->valid == 0) {
         return;
     }
-    /* Both ends never fall from row to row: the last row's begin and the first row's end bound what all rows see. */
+    /*
+     * Both ends never fall from row to row: the last row's begin and the first row's end bound what
+     * all rows see.
+     */
     sdpa_range top = x->range[0], bottom = x->range[x->valid - 1];
     int64_t full_begin = bottom.begin, full_end = top.end;
     if (top.begin == bottom.begin && top.end == bottom.end) {

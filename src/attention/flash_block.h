@@ -1,9 +1,10 @@
 /**
  * attention/flash_block.h: one block of up to 64 query rows on its way through the keys.
  *
- * The rows of a block belong to one KV head: row t of the block list is query row t / group of query head
- * kv_head·group + t % group. So a GQA group shares its passes over K and V, and few query rows still fill vector lanes; both ends
- * of the rows' intervals of keys never fall from lane to lane, as the kernels ask.
+ * The rows of a block belong to one KV head: row t of the block list is query row t / group of
+ * query head kv_head·group + t % group. So a GQA group shares its passes over K and V, and few
+ * query rows still fill vector lanes; both ends of the rows' intervals of keys never fall from lane
+ * to lane, as the kernels ask.
  */
 #ifndef ATTN_ATTENTION_FLASH_BLOCK_H
 #define ATTN_ATTENTION_FLASH_BLOCK_H
@@ -29,10 +30,12 @@ flash_layout flash_make_layout(const sdpa_call *call);
 
 #define FLASH_UNIT 0x1p32f
 
-/** How V is read. Each mode redoes the rows that came out of the one before with non-finite values. */
+/**
+ * How V is read. Each mode redoes the rows that came out of the one before with non-finite values.
+ */
 typedef enum flash_mode {
-    FLASH_PLAIN, /* as it is */
-    FLASH_SELECT, /* rows of V that hold a NaN or inf reach only the query rows that attend to them */
+    FLASH_PLAIN,  /* as it is */
+    FLASH_SELECT, /* rows of V with a NaN or inf reach only the query rows that attend to them */
     FLASH_SCALED, /* besides, in units of FLASH_UNIT: sums of finite V that overflow f32 */
     FLASH_MODES
 } flash_mode;
@@ -62,7 +65,9 @@ typedef struct flash_block {
     bool again[ATTN_FLASH_ROWS];   /* rows to redo in the next mode */
 } flash_block;
 
-/** Sets the block up for rows `first` … of KV head `kv_head` of sequence b and packs their queries. */
+/**
+ * Sets the block up for rows `first` … of KV head `kv_head` of sequence b and packs their queries.
+ */
 void flash_begin(flash_block *x, int64_t b, int64_t kv_head, int64_t first);
 
 /** Runs all keys through the tiles in x->mode: o, m, l are then those of the whole rows. */
@@ -75,8 +80,9 @@ bool flash_finish(flash_block *x);
 void flash_weights(flash_block *x);
 
 /**
- * Scores of `wanted` columns from `begin`, modified and masked, into s, and x->maximum = max(x->m, s). Returns the run that they
- * lie in; its count, ≤ wanted, is what was done. `partial`: whether some row sees less than all of them.
+ * Scores of `wanted` columns from `begin`, modified and masked, into s, and x->maximum = max(x->m,
+ * s). Returns the run that they lie in; its count, ≤ wanted, is what was done. `partial`: whether
+ * some row sees less than all of them.
  */
 sdpa_kv_run flash_scores(flash_block *x, int64_t begin, int64_t wanted, bool partial);
 
@@ -90,7 +96,10 @@ void flash_values(flash_block *x, const sdpa_kv_run *run, int64_t begin);
 /** The score of row r in a column it attends to, in double. */
 double flash_exact_score(flash_block *x, int32_t r, int64_t column);
 
-/** Calls visit(x, begin, wanted, partial) → columns done, over all columns that any row of the block sees. */
+/**
+ * Calls visit(x, begin, wanted, partial) → columns done, over all columns that any row of the block
+ * sees.
+ */
 void flash_walk(flash_block *x,
                 int64_t (*visit)(flash_block *x, int64_t begin, int64_t wanted, bool partial));
 

@@ -1,11 +1,12 @@
 /*
  * How a block of query rows reads V.
  *
- * V is not looked at beforehand. A masked slot has a weight of 0, and 0·NaN is NaN, so a NaN in V could reach rows that do not
- * attend to it. But then it also shows: those rows come out non-finite. So blocks run as if V were finite, finish looks
- * at the output, and only rows with non-finite output are redone, with such rows of V as zeros (the same bits for rows that do
- * not attend to them: adding 0·x leaves a sum as it is) and added afterwards to the rows that do. Finite inputs pay
- * nothing for it.
+ * V is not looked at beforehand. A masked slot has a weight of 0, and 0·NaN is NaN, so a NaN in V
+ * could reach rows that do not attend to it. But then it also shows: those rows come out
+ * non-finite. So blocks run as if V were finite, finish looks at the output, and only rows with
+ * non-finite output are redone, with such rows of V as zeros (the same bits for rows that do not
+ * attend to them: adding 0·x leaves a sum as it is) and added afterwards to the rows that do.
+ * Finite inputs pay nothing for it.
  */
 #include "attention/flash_block.h"
 
@@ -14,7 +15,10 @@
 
 enum { ROWS = ATTN_FLASH_ROWS, MAX_KEYS = 1024 };
 
-/* Panel `d` / FLASH_PANEL of a run's rows, in f32: [count][FLASH_PANEL], its first `columns` columns set. */
+/*
+ * Panel `d` / FLASH_PANEL of a run's rows, in f32: [count][FLASH_PANEL], its first `columns`
+ * columns set.
+ */
 static float *copy_panel(const flash_block *x, const sdpa_kv_run *run, int64_t d, int64_t columns)
 {
     attn_dtype dtype = x->call->kv.v.dtype;

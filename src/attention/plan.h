@@ -14,8 +14,8 @@ typedef enum sdpa_path {
 } sdpa_path;
 
 /**
- * Scratch is one block: the shared part, then one part per worker of the context, each rounded up to ATTN_ALIGN;
- * `scratch` is the sum.
+ * Scratch is one block: the shared part, then one part per worker of the context, each rounded up
+ * to ATTN_ALIGN; `scratch` is the sum.
  */
 typedef struct sdpa_plan {
     sdpa_path path;

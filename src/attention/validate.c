@@ -1,6 +1,6 @@
 /*
- * Everything a caller can get wrong, found once: one sentence per mistake with the argument, what it was,
- * what it must be and the usual fix. What passes is a sdpa_call that nobody checks again.
+ * Everything a caller can get wrong, found once: one sentence per mistake with the argument, what
+ * it was, what it must be and the usual fix. What passes is a sdpa_call that nobody checks again.
  */
 #include "attention/call.h"
 #include "attention/views.h"
@@ -10,8 +10,9 @@
 #include <string.h>
 
 /*
- * Structs that can grow: a smaller struct_size is an older caller, whose missing tail is zeros, that is, defaults; a larger
- * one a newer caller, understood as long as it uses nothing that this library does not know.
+ * Structs that can grow: a smaller struct_size is an older caller, whose missing tail is zeros,
+ * that is, defaults; a larger one a newer caller, understood as long as it uses nothing that this
+ * library does not know.
  */
 static attn_status take_struct(const char *name, const char *init, const void *given, void *known,
                                size_t known_size)
@@ -214,7 +215,9 @@ static attn_status check_lengths(const char *name, const int64_t *lengths, int64
     return ATTN_OK;
 }
 
-/* The cache view's own fields, and the number of columns that masks have: the largest length held. */
+/*
+ * The cache view's own fields, and the number of columns that masks have: the largest length held.
+ */
 static attn_status check_cache(const attn_kv_view *kv, int64_t batch, int64_t *len_k)
 {
     int64_t slots = kv->k.shape[2];
@@ -341,13 +344,12 @@ static attn_status take_output(const char *name, const attn_view *given, int ndi
     return sdpa_check_output(name, given);
 }
 
+/* Arrays of int64 are views of as many 8-byte elements. */
 static sdpa_extent array_extent(const char *name, const int64_t *array, int64_t count)
 {
-    sdpa_extent extent = {name, (uintptr_t)array, (uintptr_t)array};
-    if (array && count > 0) {
-        extent.end += (size_t)count * sizeof *array;
-    }
-    return extent;
+    const int64_t shape[] = {array ? count : 0};
+    attn_view view = attn_view_dense(array, ATTN_F64, 1, shape);
+    return sdpa_view_extent(name, &view);
 }
 
 static attn_status check_overlaps(const attn_sdpa_options *o, const sdpa_call *call)

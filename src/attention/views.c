@@ -26,7 +26,9 @@ static bool has_elements(const attn_view *view)
     return true;
 }
 
-/* Bytes below and from `data` on that elements reach; false when they do not fit the address space. */
+/*
+ * Bytes below and from `data` on that elements reach; false when they do not fit the address space.
+ */
 static bool reach(const attn_view *view, size_t *below, size_t *above)
 {
     int64_t low = 0, high = 0, step;
@@ -133,7 +135,7 @@ attn_status sdpa_check_output(const char *name, const attn_view *view)
 
 sdpa_extent sdpa_view_extent(const char *name, const attn_view *view)
 {
-    sdpa_extent extent = {name, 0, 0};
+    sdpa_extent extent = {.name = name, .view = *view};
     size_t below, above;
     if (view->dtype != ATTN_DTYPE_NONE && has_elements(view) && reach(view, &below, &above)) {
         extent.begin = (uintptr_t)view->data - below;
@@ -142,9 +144,62 @@ sdpa_extent sdpa_view_extent(const char *name, const attn_view *view)
     return extent;
 }
 
+static uint64_t magnitude(int64_t value)
+{
+    return value < 0 ? -(uint64_t)value : (uint64_t)value;
+}
+
+/*
+ * Where a view's elements lie modulo `period` bytes: one interval [*begin, *begin + *length) that may
+ * wrap around. False when they spread over the whole period.
+ */
+static bool residues(const sdpa_extent *extent, uint64_t period, uint64_t *begin, uint64_t *length)
+{
+    const attn_view *view = &extent->view;
+    uint64_t size = attn_dtype_size(view->dtype), below = 0, above = size;
+    for (int n = 0; n < view->ndim; n++) {
+        uint64_t step = magnitude(view->stride[n]) * size;
+        if (view->shape[n] <= 1 || step % period == 0) {
+            continue;
+        }
+        if (step > period) {
+            return false;
+        }
+        uint64_t reach = step * (uint64_t)(view->shape[n] - 1);
+        below += view->stride[n] < 0 ? reach : 0;
+        above += view->stride[n] < 0 ? 0 : reach;
+    }
+    *begin = ((uintptr_t)view->data - below) % period;
+    *length = below + above;
+    return *length <= period;
+}
+
+/* Whether two views whose extents meet take turns: never the same bytes modulo a stride of either. */
+static bool take_turns(const sdpa_extent *a, const sdpa_extent *b)
+{
+    const sdpa_extent *both[] = {a, b};
+    for (int side = 0; side < 2; side++) {
+        const attn_view *view = &both[side]->view;
+        for (int n = 0; n < view->ndim; n++) {
+            uint64_t period = magnitude(view->stride[n]) * attn_dtype_size(view->dtype);
+            uint64_t begin_a, begin_b, length_a, length_b;
+            if (view->shape[n] <= 1 || period == 0 || !residues(a, period, &begin_a, &length_a) ||
+                !residues(b, period, &begin_b, &length_b)) {
+                continue;
+            }
+            uint64_t ahead = (begin_b + period - begin_a) % period; /* from a's begin to b's */
+            if (ahead >= length_a && ahead + length_b <= period) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static bool meet(const sdpa_extent *a, const sdpa_extent *b)
 {
-    return a->begin < a->end && b->begin < b->end && a->begin < b->end && b->begin < a->end;
+    return a->begin < a->end && b->begin < b->end && a->begin < b->end && b->begin < a->end &&
+           !take_turns(a, b);
 }
 
 attn_status sdpa_check_overlap(const sdpa_extent *outputs, int n_outputs, const sdpa_extent *inputs,

@@ -1,16 +1,19 @@
 /**
  * kernels/flash: attention of a block of up to 64 query rows against a block of keys, f32.
  *
- * Scores are kept transposed, Sᵀ[key][64]: the queries lie in vector lanes. So softmax needs no horizontal operations, K and V
- * are read in place with any row stride, and the same tile is a ready operand of Pᵀ·V. One block of keys goes through
+ * Scores are kept transposed, Sᵀ[key][64]: the queries lie in vector lanes. So softmax needs no
+ * horizontal operations, K and V are read in place with any row stride, and the same tile is a
+ * ready operand of Pᵀ·V. One block of keys goes through
  *
  *   scores → (modify) → softmax → values        and after the last one → finish
  *
- * Rows are sorted so that both ends of the interval of keys that a row attends to never fall from lane to lane; that is true of
- * causal and windowed attention, and lets a stage skip whole groups of 16 lanes.
+ * Rows are sorted so that both ends of the interval of keys that a row attends to never fall from
+ * lane to lane; that is true of causal and windowed attention, and lets a stage skip whole groups
+ * of 16 lanes.
  *
- * All arrays of the caller may have any alignment of their elements; arrays of the tile (qt, s, o, addend and the per-lane
- * vectors) are aligned to 64 bytes. Kernels read and write nothing outside the sizes given here.
+ * All arrays of the caller may have any alignment of their elements; arrays of the tile (qt, s, o,
+ * addend and the per-lane vectors) are aligned to 64 bytes. Kernels read and write nothing outside
+ * the sizes given here.
  */
 #ifndef ATTN_KERNELS_FLASH_FLASH_H
 #define ATTN_KERNELS_FLASH_FLASH_H
@@ -28,7 +31,10 @@ typedef struct attn_flash_tile {
     int32_t rows; /* lanes in use, 1 … 64; the others hold anything and are never looked at */
     int32_t keys; /* ≥ 1 */
     bool partial; /* whether some row attends to less than all keys: then lo and hi hold */
-    /* Row r attends to keys lo[r] … hi[r]−1, 0 ≤ lo ≤ hi ≤ keys, neither falls with r; lanes ≥ rows repeat the last row's. */
+    /*
+     * Row r attends to keys lo[r] … hi[r]−1, 0 ≤ lo ≤ hi ≤ keys, neither falls with r; lanes ≥ rows
+     * repeat the last row's.
+     */
     _Alignas(64) int32_t lo[ATTN_FLASH_ROWS];
     _Alignas(64) int32_t hi[ATTN_FLASH_ROWS];
 } attn_flash_tile;
@@ -38,26 +44,32 @@ typedef struct attn_flash_kernels {
     int32_t block_keys; /* keys of a block that work best, a multiple of ATTN_FLASH_KEYS */
 
     /**
-     * qt[d·64 + r] = rows[r][d], r < count ≤ 16, d < dim; lanes count … 15 are set to 0. qt points at the first of the 16 lanes.
+     * qt[d·64 + r] = rows[r][d], r < count ≤ 16, d < dim; lanes count … 15 are set to 0. qt points
+     * at the first of the 16 lanes.
      */
     void (*pack)(const float *const *rows, int32_t count, int64_t dim, float *qt);
 
     /**
-     * s[j·64 + r] = scale·Σ_d qt[d·64 + r]·k[j·stride + d]; maximum[r] = max(maximum[r], s[…]). On a partial tile, lane groups
-     * that attend to none of 6 neighbouring keys are left out, and maximum counts all that was computed: `modify` counts anew.
+     * s[j·64 + r] = scale·Σ_d qt[d·64 + r]·k[j·stride + d]; maximum[r] = max(maximum[r], s[…]). On
+     * a partial tile, lane groups that attend to none of 6 neighbouring keys are left out, and
+     * maximum counts all that was computed: `modify` counts anew.
      */
     void (*scores)(const attn_flash_tile *tile, const float *qt, const float *k, int64_t stride,
                    int64_t dim, float scale, float *s, float *maximum);
 
     /**
-     * s = cap·tanh(s/cap) where cap > 0; + addend[r·ld + j] where addend is given, and −inf where it is −inf whatever s is;
-     * −inf outside lo … hi. Then maximum[r] = max(maximum[r], s[…]). `ld` is a multiple of 16, ≥ keys rounded up to one;
-     * addend is not read beyond the 16 lanes of the last row in use.
+     * s = cap·tanh(s/cap) where cap > 0; + addend[r·ld + j] where addend is given, and −inf where
+     * it is −inf whatever s is; −inf outside lo … hi. Then maximum[r] = max(maximum[r], s[…]). `ld`
+     * is a multiple of 16, ≥ keys rounded up to one; addend is not read beyond the 16 lanes of the
+     * last row in use.
      */
     void (*modify)(const attn_flash_tile *tile, float cap, const float *addend, int64_t ld,
                    float *s, float *maximum);
 
-    /** key[r] = the last j with s[j·64 + r] == maximum[r], inside lo … hi; left as it is where there is none. */
+    /**
+     * key[r] = the last j with s[j·64 + r] == maximum[r], inside lo … hi; left as it is where there
+     * is none.
+     */
     void (*argmax)(const attn_flash_tile *tile, const float *s, const float *maximum, int32_t *key);
 
     /**
@@ -69,8 +81,9 @@ typedef struct attn_flash_kernels {
                     float *alpha);
 
     /**
-     * o[r·ldo + d] = o[r·ldo + d]·alpha[r] + Σ_j s[j·64 + r]·v[j·stride + d], d < dim. ldo is a multiple of 16, ≥ dim; rows are
-     * computed up to a multiple of 6 (o has 64 rows). Keys outside a row's interval may be touched with a weight of 0.
+     * o[r·ldo + d] = o[r·ldo + d]·alpha[r] + Σ_j s[j·64 + r]·v[j·stride + d], d < dim. ldo is a
+     * multiple of 16, ≥ dim; rows are computed up to a multiple of 6 (o has 64 rows). Keys outside
+     * a row's interval may be touched with a weight of 0.
      */
     void (*values)(const attn_flash_tile *tile, const float *s, const float *v, int64_t stride,
                    int64_t dim, const float *alpha, float *o, int64_t ldo);

@@ -1,8 +1,9 @@
 /*
- * kernels/flash for AVX2: packing, the two products, finish. What lies between them is in flash_softmax_avx2.c.
+ * kernels/flash for AVX2: packing, the two products, finish. What lies between them is in
+ * flash_softmax_avx2.c.
  *
- * Sixteen registers hold 6 × 2 accumulators, 2 vectors of one operand and a broadcast of the other: 6 keys × 16 queries for
- * scores, 6 queries × 16 columns for values.
+ * Sixteen registers hold 6 × 2 accumulators, 2 vectors of one operand and a broadcast of the other:
+ * 6 keys × 16 queries for scores, 6 queries × 16 columns for values.
  */
 #include "kernels/flash/flash_avx2.h"
 
@@ -13,7 +14,7 @@ enum {
     LANES = ATTN_FLASH_LANES,
     KEYS = ATTN_FLASH_KEYS,
     MR = 6,
-    RUN = 32 /* dims summed before they join the total: the error of a sum grows with its length */
+    RUN = 16 /* dims summed before they join the total: the error of a sum grows with its length */
 };
 
 static void pack(const float *const *rows, int32_t count, int64_t dim, float *qt)

@@ -1,8 +1,10 @@
 /*
- * kernels/flash for AVX-512: packing of queries, and scores. Softmax and values have files of their own.
+ * kernels/flash for AVX-512: packing of queries, and scores. Softmax and values have files of their
+ * own.
  *
- * Scores are a matrix product with 6 keys × 64 queries in registers: 24 accumulators, 4 vectors of queries, one broadcast of
- * a key's element. The broadcast goes through a register: as a memory operand of the multiply-add it was a tenth slower.
+ * Scores are a matrix product with 6 keys × 64 queries in registers: 24 accumulators, 4 vectors of
+ * queries, one broadcast of a key's element. The broadcast goes through a register: as a memory
+ * operand of the multiply-add it was a tenth slower.
  */
 #include "kernels/flash/flash_avx512.h"
 
@@ -12,7 +14,7 @@ enum {
     ROWS = ATTN_FLASH_ROWS,
     LANES = ATTN_FLASH_LANES,
     KEYS = ATTN_FLASH_KEYS,
-    RUN = 32 /* dims summed before they join the total: the error of a sum grows with its length */
+    RUN = 16 /* dims summed before they join the total: the error of a sum grows with its length */
 };
 
 static void pack(const float *const *rows, int32_t count, int64_t dim, float *qt)

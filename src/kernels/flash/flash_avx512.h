@@ -1,5 +1,6 @@
 /**
- * kernels/flash/flash_avx512.h: what the AVX-512 files of this family share. Contracts are in flash.h.
+ * kernels/flash/flash_avx512.h: what the AVX-512 files of this family share. Contracts are in
+ * flash.h.
  */
 #ifndef ATTN_KERNELS_FLASH_FLASH_AVX512_H
 #define ATTN_KERNELS_FLASH_FLASH_AVX512_H

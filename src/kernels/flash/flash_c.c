@@ -1,6 +1,6 @@
 /*
- * kernels/flash, readable: what every other level computes, in plain loops. The order of sums differs between levels, the
- * results agree within the accuracy of docs/numerics.md.
+ * kernels/flash, readable: what every other level computes, in plain loops. The order of sums
+ * differs between levels, the results agree within the accuracy of docs/numerics.md.
  */
 #include "kernels/flash/flash.h"
 

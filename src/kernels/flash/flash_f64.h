@@ -1,6 +1,7 @@
 /**
- * kernels/flash/flash_f64.h: the two products of attention in double, one query row against a run of keys. Portable C at
- * every level: f64 is there to be exact, and its order of summation is the same everywhere.
+ * kernels/flash/flash_f64.h: the two products of attention in double, one query row against a run
+ * of keys. Portable C at every level: f64 is there to be exact, and its order of summation is the
+ * same everywhere.
  */
 #ifndef ATTN_KERNELS_FLASH_FLASH_F64_H
 #define ATTN_KERNELS_FLASH_FLASH_F64_H
@@ -12,8 +13,8 @@ void attn_flash_f64_scores(const double *q, const double *k, int64_t stride, int
                            int64_t keys, double scale, double *s);
 
 /**
- * o[d] += Σ_j p[j]·v[j·stride + d] over the slots with hidden[j] == 0, in the order of j. Hidden rows of V are not
- * read.
+ * o[d] += Σ_j p[j]·v[j·stride + d] over the slots with hidden[j] == 0, in the order of j. Hidden
+ * rows of V are not read.
  */
 void attn_flash_f64_accumulate(const double *p, const unsigned char *hidden, const double *v,
                                int64_t stride, int64_t dim, int64_t keys, double *o);

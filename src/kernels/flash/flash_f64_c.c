@@ -3,7 +3,10 @@
 
 #include <assert.h>
 
-/* Terms that are summed before halves are added pairwise: the error of a sum then grows with the logarithm of its length. */
+/*
+ * Terms that are summed before halves are added pairwise: the error of a sum then grows with the
+ * logarithm of its length.
+ */
 enum { RUN = 32 };
 
 static double dot(const double *a, const double *b, int64_t n)

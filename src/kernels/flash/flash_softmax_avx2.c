@@ -1,4 +1,7 @@
-/* kernels/flash for AVX2: what lies between the two products: cap, bias, masks, and the online softmax. */
+/*
+ * kernels/flash for AVX2: what lies between the two products: cap, bias, masks, and the online
+ * softmax.
+ */
 #include "kernels/flash/flash_avx2.h"
 
 #include <math.h>
@@ -6,9 +9,10 @@
 enum { ROWS = ATTN_FLASH_ROWS, WIDTH = 8 };
 
 /*
- * eˣ for x ≤ 0; NaN gives NaN, −inf and what would be subnormal give 0, 0 gives exactly 1. The polynomial is that of
- * flash_softmax_avx512.c; 2ⁿ is added to the exponent bits, so y is kept where that is a number. NaN passes through the maximum
- * (which returns its second operand) and the polynomial; the integer made of it adds 0.
+ * eˣ for x ≤ 0; NaN gives NaN, −inf and what would be subnormal give 0, 0 gives exactly 1. The
+ * polynomial is that of flash_softmax_avx512.c; 2ⁿ is added to the exponent bits, so y is kept
+ * where that is a number. NaN passes through the maximum (which returns its second operand) and the
+ * polynomial; the integer made of it adds 0.
  */
 static inline __attribute__((always_inline)) __m256 exp_nonpositive(__m256 x)
 {
@@ -29,7 +33,10 @@ static inline __attribute__((always_inline)) __m256 exp_nonpositive(__m256 x)
     return _mm256_andnot_ps(tiny, p);
 }
 
-/* tanh: x + x³·P(x²) below 0.625, else (1 − e)/(1 + e) with e = exp(−2|x|), and x's sign; see flash_softmax_avx512.c. */
+/*
+ * tanh: x + x³·P(x²) below 0.625, else (1 − e)/(1 + e) with e = exp(−2|x|), and x's sign; see
+ * flash_softmax_avx512.c.
+ */
 static inline __m256 tanh_8(__m256 x)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f), one = _mm256_set1_ps(1.0f);
@@ -170,7 +177,9 @@ void attn_flash_softmax_avx2(const attn_flash_tile *tile, const float *maximum, 
         __m256 nothing = _mm256_cmp_ps(top, lowest, _CMP_EQ_OQ);
         __m256 from = _mm256_andnot_ps(nothing, top); /* 0 where nothing was attended yet */
         __m256 shrink = exp_nonpositive(_mm256_sub_ps(_mm256_load_ps(m + lane), from));
-        /* Values are summed over rows of different groups: keys that this group leaves out weigh 0. */
+        /*
+         * Values are summed over rows of different groups: keys that this group leaves out weigh 0.
+         */
         for (int32_t j = 0; j < begin; j++) {
             _mm256_store_ps(s + j * ROWS + lane, _mm256_setzero_ps());
         }

@@ -1,4 +1,7 @@
-/* kernels/flash for AVX-512: what lies between the two products: cap, bias, masks, and the online softmax. */
+/*
+ * kernels/flash for AVX-512: what lies between the two products: cap, bias, masks, and the online
+ * softmax.
+ */
 #include "kernels/flash/flash_avx512.h"
 
 #include <math.h>
@@ -6,10 +9,11 @@
 enum { ROWS = ATTN_FLASH_ROWS, LANES = ATTN_FLASH_LANES };
 
 /*
- * eˣ for x ≤ 0; NaN gives NaN, −inf and what would be subnormal give 0, 0 gives exactly 1. y = x·log₂e splits into an integer and
- * r in [−½, ½] (vreduceps); 2^r is a minimax polynomial of degree 5 with a constant term of 1 (1.1e-7 relative with its
- * coefficients in f32); vscalefps puts the two together. The maximum is subtracted before the multiplication, so scores near
- * ±FLT_MAX do not overflow.
+ * eˣ for x ≤ 0; NaN gives NaN, −inf and what would be subnormal give 0, 0 gives exactly 1. y =
+ * x·log₂e splits into an integer and r in [−½, ½] (vreduceps); 2^r is a minimax polynomial of
+ * degree 5 with a constant term of 1 (1.1e-7 relative with its coefficients in f32); vscalefps puts
+ * the two together. The maximum is subtracted before the multiplication, so scores near ±FLT_MAX do
+ * not overflow.
  */
 static inline __attribute__((always_inline)) __m512 exp_nonpositive(__m512 x)
 {
@@ -25,8 +29,8 @@ static inline __attribute__((always_inline)) __m512 exp_nonpositive(__m512 x)
 }
 
 /*
- * tanh: x + x³·P(x²) below 0.625 (4.4e-9 relative: small scores under a large cap must keep all their bits), else
- * (1 − e)/(1 + e) with e = exp(−2|x|), and x's sign.
+ * tanh: x + x³·P(x²) below 0.625 (4.4e-9 relative: small scores under a large cap must keep all
+ * their bits), else (1 − e)/(1 + e) with e = exp(−2|x|), and x's sign.
  */
 static inline __m512 tanh_16(__m512 x)
 {
@@ -172,7 +176,9 @@ void attn_flash_softmax_avx512(const attn_flash_tile *tile, const float *maximum
         __mmask16 nothing = _mm512_cmp_ps_mask(top, lowest, _CMP_EQ_OQ);
         __m512 from = _mm512_mask_blend_ps(nothing, top, _mm512_setzero_ps());
         __m512 shrink = exp_nonpositive(_mm512_sub_ps(_mm512_load_ps(m + lane), from));
-        /* Values are summed over rows of different groups: keys that this group leaves out weigh 0. */
+        /*
+         * Values are summed over rows of different groups: keys that this group leaves out weigh 0.
+         */
         for (int32_t j = 0; j < begin; j++) {
             _mm512_store_ps(s + j * ROWS + lane, _mm512_setzero_ps());
         }

@@ -1,8 +1,9 @@
 /*
  * kernels/flash for AVX-512: O = O·alpha + Pᵀ·V, and what happens to O afterwards.
  *
- * 6 query rows × 64 columns of V in registers; weights are broadcast, V is read in place. The block's sum starts from 0 and O
- * joins last: a sum over all keys in one chain would lose bits with every block.
+ * 6 query rows × 64 columns of V in registers; weights are broadcast, V is read in place. The
+ * block's sum starts from 0 and O joins last: a sum over all keys in one chain would lose bits with
+ * every block.
  */
 #include "kernels/flash/flash_avx512.h"
 
