@@ -8,6 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 cc=${CC:-cc}
+generator=$(sed -n 's/^CMAKE_GENERATOR:INTERNAL=//p' "$build/CMakeCache.txt")
 
 fail() {
     echo "install: $*" >&2
@@ -55,7 +56,8 @@ one pkgconfig attn
 
 [ -z "$lm" ] && want_lm=OFF || want_lm=ON
 {
-    cmake -S "$here/consumer" -B "$work/consumer" -DCMAKE_PREFIX_PATH="$prefix" -DWANT_LM="$want_lm" &&
+    cmake -S "$here/consumer" -B "$work/consumer" -G "$generator" -DCMAKE_PREFIX_PATH="$prefix" \
+        -DWANT_LM="$want_lm" &&
         cmake --build "$work/consumer"
 } >"$work/log" 2>&1 || fail "find_package(attn): $(cat "$work/log")"
 for program in "$work"/consumer/use_*; do
