@@ -20,7 +20,7 @@ enum { ATTN_DECODE_CHUNK = 64, ATTN_DECODE_ROWS = 16 };
 /** Types of K and V storage, by index into the tables. */
 enum { ATTN_DECODE_F32 = 0, ATTN_DECODE_BF16 = 1, ATTN_DECODE_F16 = 2, ATTN_DECODE_TYPES = 3 };
 
-/** Rows of memory to bring near while the kernel works: the next stage's. base NULL: none. */
+/** Rows of memory to bring near while the kernel works: the next stage's. bytes 0: none. */
 typedef struct attn_decode_ahead {
     const char *base;
     int64_t stride; /* bytes from row to row */

@@ -39,12 +39,16 @@ INLINE __mmask16 tail_of(int64_t dim)
     return (__mmask16)((1u << (dim % 16)) - 1u);
 }
 
-INLINE void prefetch(const attn_decode_ahead *ahead, int64_t from, int64_t to)
+/*
+ * One line of each of `count` rows from row `from` on of what the next stage reads, `at` bytes into the row, to L2. Called as often as
+ * this stage reads as much itself: a burst of prefetches would wait for free buffers.
+ */
+INLINE void prefetch(const attn_decode_ahead *ahead, int64_t from, int count, int64_t at)
 {
-    for (int64_t row = from; row < to && row < ahead->rows; row++) {
-        for (int64_t at = 0; at < ahead->bytes; at += 64) {
-            _mm_prefetch(ahead->base + row * ahead->stride + at, _MM_HINT_T0);
-        }
+#pragma GCC unroll 16
+    for (int x = 0; x < count; x++) {
+        int64_t row = from + x < ahead->rows ? from + x : ahead->rows - 1;
+        _mm_prefetch(ahead->base + row * ahead->stride + at, _MM_HINT_T1);
     }
 }
 
@@ -92,10 +96,12 @@ INLINE void multiply(int type, int rows, int keys, const float *q, int64_t q_str
 
 /* Sums of `rows` × `keys` keys from key j on; keys past the last are the last one again. */
 INLINE void score_keys(int type, int rows, int keys, const float *q, int64_t q_stride,
-                       const attn_decode_block *k, int64_t j, __m512 *sum)
+                       const attn_decode_block *k, int64_t j, __m512 *sum,
+                       const attn_decode_ahead *ahead)
 {
     const char *row[16];
     __m512 odd[16];
+    const int64_t full = k->dim / 16, vector = 16 * size_of(type);
 #pragma GCC unroll 16
     for (int x = 0; x < keys; x++) {
         int64_t at = j + x < k->count ? j + x : k->count - 1;
@@ -107,14 +113,20 @@ INLINE void score_keys(int type, int rows, int keys, const float *q, int64_t q_s
         sum[x] = _mm512_setzero_ps();
     }
     int64_t i = 0;
-    if (rows == 1) { /* two chains a key, to cover the latency of FMA */
-        for (; i + 2 <= k->dim / 16; i += 2) {
-            multiply(type, 1, keys, q, q_stride, row, i, 0xffff, sum);
-            multiply(type, 1, keys, q, q_stride, row, i + 1, 0xffff, odd);
+    for (; i + 2 <= full; i += 2) {
+        if (i * vector % 64 == 0 && i * vector < ahead->bytes) {
+            prefetch(ahead, j, keys, i * vector);
         }
-    }
-    for (; i < k->dim / 16; i++) {
+        /* with one query, two chains a key: they cover the latency of FMA */
         multiply(type, rows, keys, q, q_stride, row, i, 0xffff, sum);
+        multiply(type, rows, keys, q, q_stride, row, i + 1, 0xffff, rows == 1 ? odd : sum);
+    }
+    for (int64_t at = (i * vector + 63) / 64 * 64; at < ahead->bytes; at += 64) {
+        prefetch(ahead, j, keys, at);
+    }
+    if (i < full) {
+        multiply(type, rows, keys, q, q_stride, row, i, 0xffff, sum);
+        i++;
     }
     if (k->dim % 16) {
         multiply(type, rows, keys, q, q_stride, row, i, tail_of(k->dim), sum);
@@ -134,16 +146,13 @@ INLINE void score_rows(int type, int rows, const float *q, int64_t q_stride,
     for (int64_t j = 0; j < k->count; j += keys) {
         __m512 sum[16];
         float score[16] __attribute__((aligned(64)));
-        if (ahead->base) {
-            prefetch(ahead, j, j + keys);
-        }
         if (rows == 1) { /* four keys at a time: reads stay close together */
 #pragma GCC unroll 4
             for (int x = 0; x < 16; x += 4) {
-                score_keys(type, 1, 4, q, q_stride, k, j + x, sum + x);
+                score_keys(type, 1, 4, q, q_stride, k, j + x, sum + x, ahead);
             }
         } else {
-            score_keys(type, rows, keys, q, q_stride, k, j, sum);
+            score_keys(type, rows, keys, q, q_stride, k, j, sum, ahead);
 #pragma GCC unroll 16
             for (int x = rows * keys; x < 16; x++) {
                 sum[x] = _mm512_setzero_ps();
@@ -169,8 +178,8 @@ INLINE void value_block(int type, int rows, int width, const float *s, const flo
     }
     const char *row = v->data;
     for (int64_t j = 0; j < v->count; j++, row += v->stride * size_of(type)) {
-        if (ahead) {
-            prefetch(ahead, j, j + 1);
+        for (int64_t at = 0; ahead && at < ahead->bytes; at += 64) {
+            prefetch(ahead, j, 1, at);
         }
         __m512 weight[8];
 #pragma GCC unroll 8
@@ -204,7 +213,7 @@ INLINE void value_rows(int type, int rows, const float *s, const float *alpha,
 {
     const int width = rows <= 3 ? 8 : rows == 4 ? 4 : 2;
     const int64_t full = v->dim / 16;
-    const attn_decode_ahead *next = ahead->base ? ahead : NULL; /* with the first block only */
+    const attn_decode_ahead *next = ahead->bytes > 0 ? ahead : NULL; /* with the first block only */
     int64_t i = 0;
     for (; i + width <= full; i += width, next = NULL) {
         value_block(type, rows, width, s, alpha, v, i, 0xffff, o, o_stride, next);
