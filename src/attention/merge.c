@@ -158,7 +158,7 @@ static bool same_view(const attn_view *a, const attn_view *b)
 static attn_status check_overlaps(const merge_job *job)
 {
     sdpa_extent out = sdpa_view_extent("out", job->out);
-    sdpa_extent lse = {"lse", 0, 0};
+    sdpa_extent lse = {.name = "lse"};
     if (job->lse) {
         lse = sdpa_view_extent("lse", job->lse);
     }

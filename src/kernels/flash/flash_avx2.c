@@ -167,8 +167,8 @@ VALUES_KERNEL(4, 1)
 static void values(const attn_flash_tile *tile, const float *s, const float *v, int64_t stride,
                    int64_t dim, const float *alpha, float *o, int64_t ldo)
 {
-    static values_kernel *const six[] = {values_6x1, values_6x2};
-    static values_kernel *const four[] = {values_4x1, values_4x2};
+    static values_kernel *const kernels[2][2] = {{values_4x1, values_4x2},
+                                                 {values_6x1, values_6x2}};
     assert(dim >= 1 && ldo >= dim && ldo % 16 == 0);
     for (int64_t d = 0; d < dim; d += 16) {
         int64_t columns = dim - d < 16 ? dim - d : 16;
@@ -178,12 +178,13 @@ static void values(const attn_flash_tile *tile, const float *s, const float *v, 
             int32_t left = tile->rows - r; /* 64 rows are 10 times 6 and once 4 */
             int32_t mr = left > 4 ? MR : 4, begin, end;
             attn_flash_keys(tile, r, r + mr, &begin, &end);
-            values_kernel *kernel = (mr == MR ? six : four)[n - 1];
+            values_kernel *kernel = kernels[mr == MR][n - 1];
             kernel(s + begin * ROWS + r, v + begin * stride + d, stride, end - begin, last,
                    alpha + r, o + r * ldo + d, ldo);
             r += mr;
         }
     }
+    _mm256_zeroupper(); /* gcc leaves it out here, since the kernels take a vector */
 }
 
 static void fold(int32_t rows, int64_t ldo, const float *beta, float *o, float *total)

@@ -75,8 +75,10 @@ void attn_flash_values_avx512(const attn_flash_tile *tile, const float *s, const
                               int64_t stride, int64_t dim, const float *alpha, float *o,
                               int64_t ldo)
 {
-    static values_kernel *const six[] = {values_6x1, values_6x2, values_6x3, values_6x4};
-    static values_kernel *const four[] = {values_4x1, values_4x2, values_4x3, values_4x4};
+    static values_kernel *const kernels[2][NR] = {
+        {values_4x1, values_4x2, values_4x3, values_4x4},
+        {values_6x1, values_6x2, values_6x3, values_6x4},
+    };
     assert(dim >= 1 && ldo >= dim && ldo % 16 == 0);
     for (int64_t d = 0; d < dim; d += NR * 16) {
         int64_t columns = dim - d < NR * 16 ? dim - d : NR * 16;
@@ -87,7 +89,7 @@ void attn_flash_values_avx512(const attn_flash_tile *tile, const float *s, const
             int32_t mr = left > 4 ? MR : 4;
             int32_t stop = r + mr < ROWS ? r + mr : ROWS, begin, end;
             attn_flash_keys(tile, r, stop, &begin, &end);
-            values_kernel *kernel = (mr == MR ? six : four)[n - 1];
+            values_kernel *kernel = kernels[mr == MR][n - 1];
             kernel(s + begin * ROWS + r, v + begin * stride + d, stride, end - begin, last,
                    alpha + r, o + r * ldo + d, ldo);
             r += mr;
