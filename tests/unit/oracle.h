@@ -64,4 +64,7 @@ int64_t oracle_at(const attn_view *view, int64_t i0, int64_t i1, int64_t i2, int
 bool oracle_compare(const oracle_result *want, const attn_view *out, const attn_view *lse,
                     const attn_view *weights, double tolerance, char *text, size_t size);
 
+/** The largest error of this program's comparisons so far as a share of its bound; 16-bit outputs left out. */
+double oracle_largest_share(void);
+
 #endif
