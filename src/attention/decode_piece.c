@@ -269,7 +269,7 @@ static void run_chunks(decode_piece *p, decode_care care)
     }
 }
 
-static bool finite(const decode_piece *p)
+static bool is_finite(const decode_piece *p)
 {
     return p->part->empty || all_finite(p->part->o, (size_t)(p->rows * p->job->o_stride));
 }
@@ -288,10 +288,10 @@ void decode_run_piece(const decode_job *job, int64_t head, int64_t piece, decode
     find_ranges(&p, piece * DECODE_PIECE, (piece + 1) * DECODE_PIECE);
     load_queries(&p);
     run_chunks(&p, PLAIN);
-    if (!finite(&p) && p.masked) {
+    if (!is_finite(&p) && p.masked) {
         run_chunks(&p, SELECT);
     }
-    if (!finite(&p)) {
+    if (!is_finite(&p)) {
         run_chunks(&p, SCALED);
     }
 }
