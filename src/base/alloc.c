@@ -10,11 +10,20 @@
 #endif
 
 #define HUGE_PAGE ((size_t)2 << 20)
-#define HUGE_FROM ((size_t)4 << 20) /* smaller blocks would waste more than they gain */
+#define HUGE_FROM ((size_t)1 << 20) /* smaller blocks would waste more than they gain */
 
 static size_t alignment_of(size_t size)
 {
     return size >= HUGE_FROM ? HUGE_PAGE : ATTN_ALIGN;
+}
+
+/* What is taken for `size`: never nothing, and from HUGE_FROM on whole huge pages. */
+static size_t taken_for(size_t size)
+{
+    if (size < HUGE_FROM || size > SIZE_MAX - HUGE_PAGE) {
+        return size > 0 ? size : 1;
+    }
+    return (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
 }
 
 static void *default_alloc(void *user, size_t size, size_t alignment)
@@ -41,7 +50,7 @@ attn_allocator attn_allocator_default(void)
 
 void *attn_alloc(const attn_allocator *allocator, size_t size, const char *what)
 {
-    size_t bytes = size > 0 ? size : 1;
+    size_t bytes = taken_for(size);
     void *pointer = allocator->alloc(allocator->user, bytes, alignment_of(bytes));
     if (!pointer) {
         attn_fail(ATTN_ERR_NO_MEMORY,
@@ -50,8 +59,8 @@ void *attn_alloc(const attn_allocator *allocator, size_t size, const char *what)
     }
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     if (bytes >= HUGE_FROM) {
-        /* Whole huge pages only, and only advice: a refusal changes nothing but speed. */
-        (void)madvise(pointer, bytes & ~(HUGE_PAGE - 1), MADV_HUGEPAGE);
+        /* Only advice: a refusal changes nothing but speed. */
+        (void)madvise(pointer, bytes, MADV_HUGEPAGE);
     }
 #endif
     return pointer;
@@ -60,6 +69,6 @@ void *attn_alloc(const attn_allocator *allocator, size_t size, const char *what)
 void attn_free(const attn_allocator *allocator, void *pointer, size_t size)
 {
     if (pointer) {
-        allocator->free(allocator->user, pointer, size > 0 ? size : 1);
+        allocator->free(allocator->user, pointer, taken_for(size));
     }
 }

@@ -12,7 +12,7 @@
 attn_allocator attn_allocator_default(void);
 
 /**
- * `size` bytes (0 gives 1) aligned to ATTN_ALIGN; from 4 MiB on, aligned to 2 MiB, and offered to the kernel as huge pages. NULL on failure, with attn_last_error()
+ * `size` bytes (0 gives 1) aligned to ATTN_ALIGN; from 1 MiB on, whole pages of 2 MiB, and offered to the kernel as huge pages. NULL on failure, with attn_last_error()
  * naming `what` and the size.
  */
 void *attn_alloc(const attn_allocator *allocator, size_t size, const char *what);
