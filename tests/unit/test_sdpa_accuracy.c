@@ -133,6 +133,9 @@ static void hostile_values_stay_within_the_bound(void **state)
                             zeros_and_subnormals, tiny};
     for (int n = 0; n < 7; n++) {
         for (int which = 1; which < 8; which++) { /* in q, k, v: every subset */
+            if (test_count(7) < 7 && which != 5 && which != 6) {
+                continue; /* a fraction of the suite: in q and v, in k and v */
+            }
             FOR_EACH_SIZE(f)
             {
                 if (f.size.type == ATTN_F16 && (n == 3 || n == 4)) {
