@@ -68,14 +68,14 @@ typedef struct attn_flash_kernels {
 
     /**
      * key[r] = the last j with s[j·64 + r] == maximum[r], inside lo … hi; left as it is where there
-     * is none.
+     * is none. Outside lo … hi s holds −inf, as modify leaves it.
      */
     void (*argmax)(const attn_flash_tile *tile, const float *s, const float *maximum, int32_t *key);
 
     /**
      * The online softmax: with M = maximum, or 0 where that is −inf,
      *   alpha = exp(m − M), s = exp(s − M) (0 outside lo … hi), l = l·alpha + Σ_j s, m = maximum.
-     * NaN scores give NaN in their row alone.
+     * Outside lo … hi s comes in as −inf, as modify leaves it. NaN scores give NaN in their row alone.
      */
     void (*softmax)(const attn_flash_tile *tile, const float *maximum, float *s, float *m, float *l,
                     float *alpha);
