@@ -40,12 +40,7 @@ static const struct argp_option option_list[] = {
 
 static error_t parse(int key, char *text, struct argp_state *state)
 {
-    static const char *const kv_words[] = {"f32", "bf16", "f16", NULL};
-    static const attn_dtype kv_types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
-    static const char *const activation_words[] = {"auto", "f32", "int8", NULL};
     request *r = state->input;
-    int word = 0;
-    error_t error = 0;
     switch (key) {
     case KEY_PROMPT: return cli_int(state, "--prompt", text, 0, 1 << 20, &r->prompt);
     case KEY_GENERATE: return cli_int(state, "--generate", text, 0, 1 << 20, &r->generate);
@@ -53,14 +48,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case KEY_THREADS: return cli_int(state, "--threads", text, 1, 1024, &r->threads);
     case KEY_REPEAT: return cli_int(state, "--repeat", text, 1, 100, &r->repeat);
     case KEY_JSON: r->json = true; return 0;
-    case KEY_KV:
-        error = cli_word(state, "--kv", text, kv_words, &word);
-        r->kv = kv_types[word];
-        return error;
-    case KEY_ACTIVATIONS:
-        error = cli_word(state, "--activations", text, activation_words, &word);
-        r->activations = (attn_activations)word;
-        return error;
+    case KEY_KV: return cli_kv(state, text, &r->kv);
+    case KEY_ACTIVATIONS: return cli_activations(state, text, &r->activations);
     case ARGP_KEY_ARG:
         if (r->file) {
             return cli_usage_error(state, "one model at a time; '%s' is a second one", text);

@@ -151,6 +151,10 @@ typedef struct cli_lm_options {
 void cli_lm_defaults(cli_lm_options *options);
 void cli_lm_options_free(cli_lm_options *options);
 
+/** The values of --kv and --activations. */
+error_t cli_kv(struct argp_state *state, const char *text, attn_dtype *kv);
+error_t cli_activations(struct argp_state *state, const char *text, attn_activations *activations);
+
 /** argp children; their input (state->child_inputs) is a cli_lm_options. */
 extern const struct argp
     cli_model_argp; /* --model --threads --context --window --kv --activations */

@@ -28,28 +28,15 @@ enum {
 
 static error_t parse(int key, char *text, struct argp_state *state)
 {
-    static const char *const kv_words[] = {"f32", "bf16", "f16", NULL};
-    static const attn_dtype kv_types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
-    static const char *const activation_words[] = {"auto", "f32", "int8", NULL};
-    static const attn_activations activations[] = {ATTN_ACTIVATIONS_AUTO, ATTN_ACTIVATIONS_F32,
-                                                   ATTN_ACTIVATIONS_INT8};
     info_options *o = state->input;
-    int index;
-    error_t error;
     switch (key) {
     case KEY_MEASURE: o->measure = true; return 0;
     case KEY_JSON: o->json = true; return 0;
     case KEY_CONTEXT: return cli_int(state, "--context", text, 1, INT32_MAX, &o->context);
     case KEY_WINDOW: return cli_int(state, "--window", text, 1, INT32_MAX, &o->window);
     case KEY_THREADS: return cli_int(state, "--threads", text, 1, 1024, &o->threads);
-    case KEY_KV:
-        error = cli_word(state, "--kv", text, kv_words, &index);
-        o->kv = error ? o->kv : kv_types[index];
-        return error;
-    case KEY_ACTIVATIONS:
-        error = cli_word(state, "--activations", text, activation_words, &index);
-        o->activations = error ? o->activations : activations[index];
-        return error;
+    case KEY_KV: return cli_kv(state, text, &o->kv);
+    case KEY_ACTIVATIONS: return cli_activations(state, text, &o->activations);
     case ARGP_KEY_ARG:
         if (o->file) {
             return cli_usage_error(state, "one file at a time: '%s' is one too many", text);

@@ -41,29 +41,37 @@ void cli_lm_options_free(cli_lm_options *options)
     options->stop_count = 0;
 }
 
+error_t cli_kv(struct argp_state *state, const char *text, attn_dtype *kv)
+{
+    static const char *const words[] = {"f32", "bf16", "f16", NULL};
+    static const attn_dtype types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
+    int index;
+    error_t error = cli_word(state, "--kv", text, words, &index);
+    *kv = error ? *kv : types[index];
+    return error;
+}
+
+error_t cli_activations(struct argp_state *state, const char *text, attn_activations *activations)
+{
+    static const char *const words[] = {"auto", "f32", "int8", NULL};
+    static const attn_activations values[] = {ATTN_ACTIVATIONS_AUTO, ATTN_ACTIVATIONS_F32,
+                                              ATTN_ACTIVATIONS_INT8};
+    int index;
+    error_t error = cli_word(state, "--activations", text, words, &index);
+    *activations = error ? *activations : values[index];
+    return error;
+}
+
 static error_t parse_model(int key, char *text, struct argp_state *state)
 {
-    static const char *const kv_words[] = {"f32", "bf16", "f16", NULL};
-    static const attn_dtype kv_types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
-    static const char *const activation_words[] = {"auto", "f32", "int8", NULL};
-    static const attn_activations activations[] = {ATTN_ACTIVATIONS_AUTO, ATTN_ACTIVATIONS_F32,
-                                                   ATTN_ACTIVATIONS_INT8};
     cli_lm_options *o = state->input;
-    int index;
-    error_t error;
     switch (key) {
     case KEY_MODEL: o->model = text; return 0;
     case KEY_WINDOW: return cli_int(state, "--window", text, 1, INT32_MAX, &o->window);
     case KEY_CONTEXT: return cli_int(state, "--context", text, 1, INT32_MAX, &o->context);
     case KEY_THREADS: return cli_int(state, "--threads", text, 1, 1024, &o->threads);
-    case KEY_KV:
-        error = cli_word(state, "--kv", text, kv_words, &index);
-        o->kv = error ? o->kv : kv_types[index];
-        return error;
-    case KEY_ACTIVATIONS:
-        error = cli_word(state, "--activations", text, activation_words, &index);
-        o->activations = error ? o->activations : activations[index];
-        return error;
+    case KEY_KV: return cli_kv(state, text, &o->kv);
+    case KEY_ACTIVATIONS: return cli_activations(state, text, &o->activations);
     case ARGP_KEY_END:
         if (o->activations == ATTN_ACTIVATIONS_F32 && o->kv != ATTN_DTYPE_NONE &&
             o->kv != ATTN_F32) {
@@ -83,7 +91,9 @@ static const struct argp_option model_options[] = {
      "each token sees the last W tokens, itself counted; memory stays bounded", 0},
     {"kv", KEY_KV, "TYPE", 0, "how keys and values are kept: f32, bf16 or f16 (default f16)", 0},
     {"activations", KEY_ACTIVATIONS, "TYPE", 0,
-     "auto, int8 (8 bits per block of 32), or f32: exact and slow, implies --kv f32", 0},
+     "auto, int8 (8 bits per block of 32, also for few rows), or f32: exact and slow, implies "
+     "--kv f32",
+     0},
     {"threads", KEY_THREADS, "N", 0, "default: the processors this process may use", 0},
     {0},
 };
