@@ -3,6 +3,8 @@
  *
  * repro: test_linear <seed> (printed on failure)
  */
+#include "support.h"
+
 #include <attn/attn.h>
 
 #include <math.h>
@@ -273,7 +275,7 @@ static void test_random(void **unused)
     state = seed;
     FOR_EACH_LEVEL(context, 2)
     {
-        for (int round = 0; round < 25; round++) {
+        for (int round = 0; round < test_count(25); round++) {
             for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
                 for (int exact = 0; exact < 2; exact++) {
                     bool int8 = types[t] >= ATTN_WEIGHT_Q8_0 && !exact;
@@ -306,7 +308,7 @@ static void test_refined(void **unused)
     state = seed;
     FOR_EACH_LEVEL(context, 2)
     {
-        for (int round = 0; round < 25; round++) {
+        for (int round = 0; round < test_count(25); round++) {
             for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
                 if (types[t] < ATTN_WEIGHT_Q8_0) {
                     continue;
@@ -336,7 +338,7 @@ static void test_large(void **unused)
     state = seed;
     FOR_EACH_LEVEL(context, 3)
     {
-        for (size_t i = 0; i < 3; i++) {
+        for (int64_t i = 0; i < test_count(3); i++) {
             for (size_t t = 0; t < 2; t++) {
                 layer_case c = {.type = t ? ATTN_WEIGHT_Q4_1 : ATTN_WEIGHT_F32};
                 c.rows = sizes[i][0];
@@ -354,7 +356,7 @@ static void test_large(void **unused)
                 run_case(context, &c);
                 double error = worst_error(&c, t == 1);
                 if (!(error <= (t ? 1e-5 : 4e-6))) {
-                    print_error("size %zu type %zu level %s: error %g\n", i, t,
+                    print_error("size %d type %zu level %s: error %g\n", (int)i, t,
                                 attn_isa_name(attn_context_isa(context)), error);
                     fail();
                 }
@@ -370,7 +372,7 @@ static void test_threads(void **unused)
     (void)unused;
     static const int threads[] = {1, 2, 3, 7};
     for (size_t l = 0; l < sizeof levels / sizeof *levels; l++) {
-        for (int round = 0; round < 6; round++) {
+        for (int round = 0; round < test_count(6); round++) {
             for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
                 float *first = NULL;
                 for (int i = 0; i < 4; i++) {
@@ -484,7 +486,7 @@ static void test_parts(void **unused)
     (void)unused;
     FOR_EACH_LEVEL(context, 2)
     {
-        for (int round = 0; round < 10; round++) {
+        for (int round = 0; round < test_count(10); round++) {
             state = seed + (uint64_t)round;
             layer_case c = random_case(ATTN_WEIGHT_Q4_1, ATTN_ACTIVATIONS_AUTO);
             run_case(context, &c);
