@@ -100,6 +100,11 @@ double cli_now(void);
  */
 void cli_interrupt_catch(void);
 bool cli_interrupted(void);
+/**
+ * Waits until standard input can be read without waiting, or has ended; false when interrupted, however shortly before the
+ * call. Sees the descriptor, not what stdio has buffered: for a terminal read by lines, or for read().
+ */
+bool cli_wait_input(void);
 void cli_interrupt_clear(void);
 /** The same as a cancel callback. */
 bool cli_cancel(void *unused);

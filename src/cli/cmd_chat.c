@@ -197,7 +197,10 @@ static int read_line(conversation *c, char **line)
     if (c->terminal) {
         cli_write("> ", 2);
     }
-    ssize_t size = getline(line, &room, stdin);
+    ssize_t size = -1;
+    if (!c->terminal || cli_wait_input()) {
+        size = getline(line, &room, stdin);
+    }
     if (size < 0) {
         free(*line);
         *line = NULL;

@@ -70,7 +70,10 @@ static char *read_input(size_t *size, int *code)
             }
             text = grown;
         }
-        ssize_t n = read(STDIN_FILENO, text + used, room - used - 1);
+        ssize_t n = 0;
+        if (cli_wait_input()) {
+            n = read(STDIN_FILENO, text + used, room - used - 1);
+        }
         if (cli_interrupted()) {
             *code = CLI_INTERRUPTED;
             break;

@@ -3,6 +3,8 @@
  */
 #define _GNU_SOURCE
 #include "cli.h"
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -33,6 +35,21 @@ void cli_interrupt_catch(void)
 bool cli_interrupted(void)
 {
     return interrupts != 0;
+}
+
+bool cli_wait_input(void)
+{
+    /* Blocked between the look at the flag and the wait, a signal cannot slip in and be waited past. */
+    sigset_t stop, before;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGINT);
+    sigaddset(&stop, SIGTERM);
+    sigprocmask(SIG_BLOCK, &stop, &before);
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    while (!interrupts && ppoll(&input, 1, NULL, &before) < 0 && errno == EINTR) {
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return !interrupts;
 }
 
 void cli_interrupt_clear(void)
