@@ -125,14 +125,20 @@ unset ATTN_ISA
 
 # Sanitizers: a sensible subset, or with --full all that does not need the model's speed. Warnings are no errors
 # here: the checks that are woven in make GCC see conversions that nobody wrote.
-[ -n "$full" ] && fraction=4 || fraction=50
+if [ -n "$full" ]; then
+    fraction=4
+    leave_out='house|install|model'
+else
+    fraction=50
+    leave_out='house|install|model|cli|slow'
+fi
 export ATTN_TEST_FRACTION=$fraction
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}"
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}"
 say "building with the address and undefined-behaviour sanitizers into build/asan-ubsan/"
 if cmake --preset asan-ubsan -DATTN_WERROR=OFF >/dev/null && compile build/asan-ubsan; then
     run_tests "ASan and UBSan, 1/$fraction of the random cases" build/asan-ubsan \
-        -LE "house|install|slow|model"
+        -LE "$leave_out"
 else
     broken "the sanitizer build"
 fi
@@ -142,7 +148,7 @@ if [ -n "$full" ]; then
         # GCC 12's thread sanitizer cannot start where addresses are randomised by more than 28 bits.
         ! setarch "$(uname -m)" -R true 2>/dev/null || ctest_prefix="setarch $(uname -m) -R"
         run_tests "TSan, 1/$fraction of the random cases" build/tsan \
-            -LE "house|install|slow|model"
+            -LE "$leave_out"
     else
         broken "the thread sanitizer build"
     fi
