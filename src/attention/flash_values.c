@@ -31,11 +31,10 @@ static float *copy_panel(const flash_block *x, const sdpa_kv_run *run, int64_t d
     return panel;
 }
 
-/* Marks rows of V that hold anything but finite numbers. */
+/* Marks rows of V that hold anything but finite numbers; bad comes in as all false. */
 static void find_bad(const flash_block *x, const sdpa_kv_run *run, bool *bad)
 {
     int64_t dim = x->call->dim_v;
-    memset(bad, 0, (size_t)run->count * sizeof *bad);
     for (int64_t d = 0; d < dim; d += FLASH_PANEL) {
         int64_t columns = dim - d < FLASH_PANEL ? dim - d : FLASH_PANEL;
         const float *panel = copy_panel(x, run, d, columns);
@@ -86,7 +85,7 @@ static void add_bad(const flash_block *x, const sdpa_kv_run *run, int64_t begin,
 void flash_values(flash_block *x, const sdpa_kv_run *run, int64_t begin)
 {
     int64_t dim = x->call->dim_v, ldo = x->layout->ldo;
-    bool bad[MAX_KEYS]; /* layout.keys is less */
+    bool bad[MAX_KEYS] = {false}; /* layout.keys is less */
     if (x->mode == FLASH_PLAIN && !x->layout->copy) {
         x->kernels->values(&x->tile, x->s, run->v, run->v_stride, dim, x->alpha, x->o, ldo);
         return;

@@ -177,9 +177,10 @@ static int run(const request *r, const char *path)
         b.tokens = malloc(sizeof(int32_t) * (size_t)tokens);
         if (!b.logits || !b.tokens) {
             code = cli_fail("not enough memory");
-        }
-        for (int64_t i = 0; code == CLI_OK && i < tokens; i++) {
-            b.tokens[i] = (int32_t)((i * 7919 + 17) % b.vocab);
+        } else {
+            for (int64_t i = 0; i < tokens; i++) {
+                b.tokens[i] = (int32_t)((i * 7919 + 17) % b.vocab);
+            }
         }
     }
     if (code == CLI_OK && measure(&b, r, &prompt, &generation) != ATTN_OK) {

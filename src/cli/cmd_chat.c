@@ -123,14 +123,17 @@ static bool on_text(void *user, const char *text, size_t size)
 static bool remember(conversation *c, int32_t *ids, int64_t count, const attn_generation *g)
 {
     int64_t position = attn_session_position(c->lm.session);
-    int32_t *all = realloc(ids, (size_t)(count + g->count + 1) * sizeof *all);
+    int32_t *all = malloc((size_t)(count + g->count + 1) * sizeof *all);
     free(c->held);
-    c->held = all ? all : ids;
+    c->held = all;
     c->held_count = 0;
     if (all == NULL) {
+        free(ids);
         cli_fail("not enough memory for the conversation");
         return false;
     }
+    memcpy(all, ids, (size_t)count * sizeof *all);
+    free(ids);
     if (g->count > 0) {
         memcpy(all + count, g->ids, (size_t)g->count * sizeof *all);
     }

@@ -239,9 +239,8 @@ static attn_status read_numbers(const char *option, const char *text, bool integ
     for (const char *c = text; *c; c++) {
         count += *c == ',';
     }
-    int64_t *whole = calloc((size_t)count, sizeof *whole);
-    double *real = (double *)whole; /* one or the other, of one size */
-    if (!whole) {
+    void *values = calloc((size_t)count, sizeof(int64_t)); /* or doubles, of the same size */
+    if (!values) {
         return attn_fail(ATTN_ERR_NO_MEMORY, "%s: no memory for %lld numbers", option,
                          (long long)count);
     }
@@ -249,14 +248,14 @@ static attn_status read_numbers(const char *option, const char *text, bool integ
                            .ndim = 1,
                            .count = count,
                            .shape = {count},
-                           .data = whole};
+                           .data = values};
     const char *at = text;
     for (int64_t i = 0; i < count; i++) {
         char *end = NULL;
         if (integers) {
-            whole[i] = strtoll(at, &end, 10);
+            ((int64_t *)values)[i] = strtoll(at, &end, 10);
         } else {
-            real[i] = strtod(at, &end);
+            ((double *)values)[i] = strtod(at, &end);
         }
         if (end == at || (*end != ',' && *end != '\0')) {
             return attn_fail(ATTN_ERR_ARGUMENT,

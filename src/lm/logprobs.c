@@ -83,7 +83,7 @@ attn_status attn_logprobs_top(const float *logits, int64_t vocab, int64_t k,
     for (int64_t i = 0; i < vocab; i++) {
         sum += exp((double)logits[i] - largest);
     }
-    double lse = largest + log(sum);
+    double lse = largest + log(fmax(sum, 1)); /* the largest alone adds 1 */
     select_largest(logits, vocab, k, best);
     for (int64_t i = 0; i < k; i++) {
         best[i].logprob = (float)(best[i].logprob - lse);
