@@ -176,7 +176,8 @@ static int run(const request *r, const char *path)
         b.logits = malloc(sizeof(float) * (size_t)b.vocab);
         b.tokens = malloc(sizeof(int32_t) * (size_t)tokens);
         if (!b.logits || !b.tokens) {
-            code = cli_fail("not enough memory");
+            (void)cli_fail("not enough memory");
+            code = CLI_FAILED;
         } else {
             for (int64_t i = 0; i < tokens; i++) {
                 b.tokens[i] = (int32_t)((i * 7919 + 17) % b.vocab);

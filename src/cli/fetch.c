@@ -275,12 +275,9 @@ static int fetch_into(const cli_model *model, const char *cache, const char *pat
     if (code == CLI_OK && asprintf(&member, "%s/%s", folder, model->member) < 0) {
         member = NULL;
         code = cli_fail("not enough memory");
-    }
-    if (code == CLI_OK) {
+    } else if (code == CLI_OK) {
         code = verify(member, model);
-    }
-    if (code == CLI_OK) {
-        code = move_into_place(member, path);
+        code = code == CLI_OK ? move_into_place(member, path) : code;
     }
     remove_tree(folder);
     free(member);
