@@ -1,6 +1,6 @@
 /**
  * attn/attn.h: everything of libattn. exact attention for CPUs: views, contexts, attn_sdpa, masks, KV caches,
- * multi-head attention; linear.h and ops.h are the advanced level and are included here as well.
+ * multi-head attention; linear.h, ops.h and train_ops.h are the advanced level and are included here as well.
  */
 #ifndef ATTN_ATTN_H
 #define ATTN_ATTN_H
@@ -13,6 +13,7 @@
 #include <attn/mask.h>
 #include <attn/multihead.h>
 #include <attn/ops.h>
+#include <attn/train_ops.h>
 #include <attn/view.h>
 
 #endif
