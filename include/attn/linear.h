@@ -80,6 +80,33 @@ ATTN_API int64_t attn_linear_out_features(const attn_linear *linear);
 /** Bytes of packed weights held. */
 ATTN_API size_t attn_linear_bytes(const attn_linear *linear);
 
+/**
+ * c = a·b (+ c, where `accumulate`) (+ bias on every row)
+ *
+ * a    [.., m, k]  read     any strides, so that a transpose is a view with two sizes and strides swapped
+ * b    [.., k, n]  read     any strides
+ * bias [n]         read     unit stride; NULL: none
+ * c    [.., m, n]  written  unit last stride; overlaps nothing that is read
+ *
+ * 2 to 4 dimensions each; leading ones of a and b are those of c or 1, aligned at the right. All f32, or all f64 (plain
+ * loops, for tests). m, n, k may be 0: without k, c is what the sum starts from.
+ * A linear layer y = x·Wᵀ + bias with W [out, in] has dx = dy·W and dW = dyᵀ·x.
+ * Every element is one chain of fused multiply-adds in the order of k (f64, and level C: products, then sums): bits do not depend on
+ * threads, strides or the other elements. A NaN or infinity spreads as the formula says. Scratch: a few MiB, from the
+ * context. Errors: ARGUMENT, DTYPE, SHAPE, NO_MEMORY. One call at a time per context.
+ * Source: Goto & van de Geijn 2008; Van Zee & van de Geijn 2015 (blocking).
+ */
+ATTN_API attn_status attn_matmul(attn_context *context, const attn_view *a, const attn_view *b,
+                                 const attn_view *bias, bool accumulate, const attn_view *c);
+
+/**
+ * dst[i] = Σ_r x[r, i] (+ dst[i], where `accumulate`): the gradient of a bias.
+ * x [rows, n] and dst [n], both f32 or both f64, unit last stride; dst overlaps nothing of x. Rows are summed in an order that depends on
+ * their number alone. Scratch: rows·n/64 elements. Errors: ARGUMENT, DTYPE, SHAPE, NO_MEMORY.
+ */
+ATTN_API attn_status attn_sum_rows(attn_context *context, const attn_view *x, bool accumulate,
+                                   const attn_view *dst);
+
 #ifdef __cplusplus
 }
 #endif

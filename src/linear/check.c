@@ -33,16 +33,8 @@ attn_status attn_check_view(const char *name, const attn_view *view)
     return ATTN_OK;
 }
 
-attn_status attn_check_f32(const char *name, const attn_view *view, int ndim, const char *shape)
+static attn_status check_rows(const char *name, const attn_view *view, int ndim, const char *shape)
 {
-    attn_status status = attn_check_view(name, view);
-    if (status != ATTN_OK) {
-        return status;
-    }
-    if (view->dtype != ATTN_F32) {
-        return attn_fail(ATTN_ERR_DTYPE, "%s: is %s, must be f32; attn_convert makes it so", name,
-                         attn_dtype_name(view->dtype));
-    }
     if (view->ndim != ndim) {
         return attn_fail(ATTN_ERR_SHAPE, "%s: has %d dimensions, must be %s", name, view->ndim,
                          shape);
@@ -53,6 +45,27 @@ attn_status attn_check_f32(const char *name, const attn_view *view, int ndim, co
                          name, (long long)last);
     }
     return ATTN_OK;
+}
+
+attn_status attn_check_f32(const char *name, const attn_view *view, int ndim, const char *shape)
+{
+    attn_status status = attn_check_view(name, view);
+    if (status == ATTN_OK && view->dtype != ATTN_F32) {
+        status = attn_fail(ATTN_ERR_DTYPE, "%s: is %s, must be f32; attn_convert makes it so", name,
+                           attn_dtype_name(view->dtype));
+    }
+    return status == ATTN_OK ? check_rows(name, view, ndim, shape) : status;
+}
+
+attn_status attn_check_float(const char *name, const attn_view *view, int ndim, const char *shape)
+{
+    attn_status status = attn_check_view(name, view);
+    if (status == ATTN_OK && view->dtype != ATTN_F32 && view->dtype != ATTN_F64) {
+        status =
+            attn_fail(ATTN_ERR_DTYPE, "%s: is %s, must be f32 or f64; attn_convert makes it so",
+                      name, attn_dtype_name(view->dtype));
+    }
+    return status == ATTN_OK ? check_rows(name, view, ndim, shape) : status;
 }
 
 static void write_shape(const attn_view *view, char text[96])
@@ -89,4 +102,40 @@ attn_status attn_check_rows_apart(const char *name, const attn_view *view)
                          name, (long long)stride, (long long)columns);
     }
     return ATTN_OK;
+}
+
+/* From the smallest stride up, each step goes past all that the ones before it reach. */
+attn_status attn_check_apart(const char *name, const attn_view *view)
+{
+    bool used[4] = {false};
+    int64_t reach = 0; /* elements from the first to the last so far */
+    for (int d = 0; d < view->ndim; d++) {
+        if (view->shape[d] == 0) {
+            return ATTN_OK;
+        }
+        used[d] = view->shape[d] == 1;
+    }
+    for (;;) {
+        int next = -1;
+        int64_t least = 0;
+        for (int d = 0; d < view->ndim; d++) {
+            int64_t stride = view->stride[d] < 0 ? -view->stride[d] : view->stride[d];
+            if (!used[d] && (next < 0 || stride < least)) {
+                next = d;
+                least = stride;
+            }
+        }
+        if (next < 0) {
+            return ATTN_OK;
+        }
+        int64_t step;
+        if (least <= reach || __builtin_mul_overflow(view->shape[next] - 1, least, &step) ||
+            __builtin_add_overflow(reach, step, &reach)) {
+            return attn_fail(ATTN_ERR_SHAPE,
+                             "%s: stride %lld of dimension %d makes elements overlap; what is "
+                             "written needs a place for each",
+                             name, (long long)view->stride[next], next);
+        }
+        used[next] = true;
+    }
 }

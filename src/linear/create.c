@@ -101,12 +101,18 @@ static bool fits_q4(const request *r)
     return true;
 }
 
-/* Half of L2, since its other half serves panels and results; within what other machines have. */
-static int64_t cached_bytes(void)
+/* Half of L2, since its other half serves panels and results; within what other machines have. Asked of the system once. */
+int64_t attn_linear_cached_bytes(void)
 {
-    size_t half = attn_cpu_cache_sizes().l2 / 2;
-    size_t least = (size_t)256 << 10, most = (size_t)1 << 20;
-    return (int64_t)(half < least ? least : half > most ? most : half);
+    static _Atomic int64_t known;
+    int64_t bytes = known;
+    if (bytes == 0) {
+        size_t half = attn_cpu_cache_sizes().l2 / 2;
+        size_t least = (size_t)256 << 10, most = (size_t)1 << 20;
+        bytes = (int64_t)(half < least ? least : half > most ? most : half);
+        known = bytes;
+    }
+    return bytes;
 }
 
 static attn_status choose_layout(const request *r, bool int8)
@@ -115,7 +121,7 @@ static attn_status choose_layout(const request *r, bool int8)
     int64_t blocks = l->in / ATTN_QUANT_BLOCK;
     l->gemm = attn_gemm_table_for(l->isa);
     l->quant = attn_quant_table_for(l->isa);
-    l->cached = cached_bytes();
+    l->cached = attn_linear_cached_bytes();
     l->lanes = ATTN_QUANT_PANEL;
     bool fits = true;
     if (!int8) {

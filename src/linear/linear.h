@@ -41,6 +41,9 @@ const char *attn_weight_name(attn_weight_type type);
 /** attn_weight_dequantize without its checks. */
 void attn_weight_to_float(attn_weight_type type, const void *src, int64_t count, float *dst);
 
+/** Bytes of L2 that one operand may keep while the other passes by. */
+int64_t attn_linear_cached_bytes(void);
+
 /** attn_linear_forward after its checks: x [rows, in] and y [rows, out], ldx and ldy floats apart. */
 attn_status attn_linear_forward_f32(attn_context *context, const attn_linear *linear, int64_t rows,
                                     const float *x, int64_t ldx, float *y, int64_t ldy);

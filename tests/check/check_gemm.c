@@ -31,6 +31,45 @@ static void run_pack(check *c)
     }
 }
 
+/* A matrix of any strides: contiguous rows, contiguous columns, neither, one value for all. */
+static void run_pack_any(check *c)
+{
+    const attn_gemm_table *t = attn_gemm_table_for(c->isa);
+    int width = (int)check_range(c, 1, LANES);
+    int rows = (int)check_range(c, 1, width);
+    if (check_range(c, 0, 1)) {
+        width = check_range(c, 0, 1) ? t->mr : t->nr;
+        rows = (int)check_range(c, width / 2, width);
+    }
+    int64_t k = check_size(c, 16, MOST_K), gap = check_range(c, 0, 9);
+    int64_t row_stride = k + gap, k_stride = 1;
+    switch (check_range(c, 0, 4)) {
+    case 0:
+        row_stride = 1;
+        k_stride = rows + gap;
+        break;
+    case 1:
+        row_stride = 2;
+        k_stride = 2 * rows + gap;
+        break;
+    case 2: row_stride = 0; break;
+    default: break;
+    }
+    int64_t floats = (rows - 1) * row_stride + (k - 1) * k_stride + 1;
+    float *x = check_floats(c, "x", floats, 4);
+    float *out = check_floats(c, "out", k * width, 4);
+    check_fill(c, x, floats, (check_values)(c->index % CHECK_KINDS));
+    check_input(c, x);
+    CHECK_CALL(c, t->pack_any(x, row_stride, k_stride, rows, k, width, out));
+    static const float zero;
+    for (int64_t i = 0; i < k && !c->failed; i++) {
+        for (int r = 0; r < width && !c->failed; r++) {
+            const float *want = r < rows ? &x[r * row_stride + i * k_stride] : &zero;
+            check_same(c, "out", &out[i * width + r], want, 1);
+        }
+    }
+}
+
 typedef struct product {
     const attn_gemm_table *t;
     int rows, panels;
@@ -200,6 +239,16 @@ static double bench_few(attn_isa isa, int64_t repeats)
     return 2.0 * BENCH_K * panels * t->nr * (double)repeats;
 }
 
+/* A panel of contiguous rows: what the weights of x·Wᵀ are. */
+static double bench_pack_any(attn_isa isa, int64_t repeats)
+{
+    const attn_gemm_table *t = attn_gemm_table_for(isa);
+    for (int64_t n = 0; n < repeats; n++) {
+        t->pack_any(bench_w, BENCH_K, 1, t->nr, BENCH_K, t->nr, bench_x);
+    }
+    return (double)(BENCH_K * t->nr * repeats);
+}
+
 static const void *table(attn_isa isa)
 {
     return attn_gemm_table_for(isa);
@@ -207,6 +256,7 @@ static const void *table(attn_isa isa)
 
 static const check_kernel kernels[] = {
     {"gemm/pack", table, run_pack, 300, NULL, NULL},
+    {"gemm/pack_any", table, run_pack_any, 600, bench_pack_any, "elements"},
     {"gemm/tile", table, run_tile, 500, bench_tile, "flops"},
     {"gemm/few", table, run_few, 500, bench_few, "flops"},
 };

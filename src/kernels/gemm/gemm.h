@@ -29,6 +29,9 @@ typedef struct attn_gemm_job {
 } attn_gemm_job;
 
 typedef void attn_gemm_pack_fn(const float *x, int64_t ldx, int rows, int64_t k, float *tile);
+/* out[i·width + r] = x[r·row_stride + i·k_stride] for r < rows and i < k; zeros for rows ≤ r < width ≤ 32. */
+typedef void attn_gemm_pack_any_fn(const float *x, int64_t row_stride, int64_t k_stride, int rows,
+                                   int64_t k, int width, float *out);
 typedef void attn_gemm_tile_fn(const attn_gemm_job *job, int rows);
 typedef void attn_gemm_few_fn(const attn_gemm_job *job, int rows, int panels);
 
@@ -39,6 +42,7 @@ typedef struct attn_gemm_table {
     attn_gemm_tile_fn *tile; /* rows 1 … mr, one panel */
     attn_gemm_few_fn *few; /* rows 1 … ATTN_GEMM_FEW, panels 1 … streams: far apart reads faster */
     int streams;
+    attn_gemm_pack_any_fn *pack_any; /* tiles and panels from a matrix of any strides */
 } attn_gemm_table;
 
 /** The best table for a level; its C table for levels it does not know. Never NULL. */
@@ -47,13 +51,21 @@ const attn_gemm_table *attn_gemm_table_for(attn_isa isa);
 /** The plain way to pack a tile: every level's, where it has no better. */
 void attn_gemm_pack_c(const float *x, int64_t ldx, int rows, int64_t k, float *tile);
 
+/** The plain way to pack with any strides. */
+void attn_gemm_pack_any_c(const float *x, int64_t row_stride, int64_t k_stride, int rows, int64_t k,
+                          int width, float *out);
+
 void attn_gemm_f32_4x16_c(const attn_gemm_job *job, int rows);
 void attn_gemm_f32_few_c(const attn_gemm_job *job, int rows, int panels);
 
 void attn_gemm_pack_avx2(const float *x, int64_t ldx, int rows, int64_t k, float *tile);
+void attn_gemm_pack_any_avx2(const float *x, int64_t row_stride, int64_t k_stride, int rows,
+                             int64_t k, int width, float *out);
 void attn_gemm_f32_6x16_avx2(const attn_gemm_job *job, int rows);
 void attn_gemm_f32_few_avx2(const attn_gemm_job *job, int rows, int panels);
 
+void attn_gemm_pack_any_avx512(const float *x, int64_t row_stride, int64_t k_stride, int rows,
+                               int64_t k, int width, float *out);
 void attn_gemm_f32_14x32_avx512(const attn_gemm_job *job, int rows);
 void attn_gemm_f32_few_avx512(const attn_gemm_job *job, int rows, int panels);
 

@@ -14,6 +14,17 @@ void attn_gemm_pack_c(const float *x, int64_t ldx, int rows, int64_t k, float *t
     }
 }
 
+void attn_gemm_pack_any_c(const float *x, int64_t row_stride, int64_t k_stride, int rows, int64_t k,
+                          int width, float *out)
+{
+    assert(rows <= width);
+    for (int64_t i = 0; i < k; i++) {
+        for (int r = 0; r < width; r++) {
+            out[i * width + r] = r < rows ? x[r * row_stride + i * k_stride] : 0.0f;
+        }
+    }
+}
+
 /* sum[i] += x·w[i] for one row and one column. */
 static void column(float sum[NR], float x, const float *w)
 {
