@@ -170,20 +170,33 @@ function(attn_need target module package)
   endif()
 endfunction()
 
-# attn_lm_library(file…): libattn_lm.a and libattn_lm.so, when there are files.
-function(attn_lm_library)
-  if(NOT ARGN OR NOT TARGET attn_static)
+# attn_lm_room(NAME SOURCES file… [LIBS lib…]): one room of libattn_lm, compiled once as an object
+# library. LIBS are third parties that its files include.
+function(attn_lm_room name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;LIBS")
+  if(NOT arg_SOURCES OR NOT TARGET attn_static)
     return()
   endif()
-  attn_need(PCRE2 libpcre2-8 libpcre2-dev)
-  attn_need(UTF8PROC libutf8proc libutf8proc-dev)
-  add_library(attn_lm_objects OBJECT ${ARGN})
-  attn_target_defaults(attn_lm_objects)
-  target_include_directories(attn_lm_objects PRIVATE ${PROJECT_SOURCE_DIR}/include
-                                                     ${PROJECT_SOURCE_DIR}/src)
-  target_link_libraries(attn_lm_objects PRIVATE PkgConfig::PCRE2 PkgConfig::UTF8PROC)
-  add_library(attn_lm_static STATIC $<TARGET_OBJECTS:attn_lm_objects>)
-  add_library(attn_lm_shared SHARED $<TARGET_OBJECTS:attn_lm_objects>)
+  add_library(attn_${name}_objects OBJECT ${arg_SOURCES})
+  attn_target_defaults(attn_${name}_objects)
+  target_include_directories(attn_${name}_objects PRIVATE ${PROJECT_SOURCE_DIR}/include
+                                                          ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(attn_${name}_objects PRIVATE ${arg_LIBS})
+  set_property(GLOBAL APPEND PROPERTY ATTN_LM_ROOMS attn_${name}_objects)
+endfunction()
+
+# attn_lm_library(): the rooms of libattn_lm become libattn_lm.a and libattn_lm.so, when there are any.
+function(attn_lm_library)
+  get_property(rooms GLOBAL PROPERTY ATTN_LM_ROOMS)
+  if(NOT rooms)
+    return()
+  endif()
+  set(objects)
+  foreach(room ${rooms})
+    list(APPEND objects $<TARGET_OBJECTS:${room}>)
+  endforeach()
+  add_library(attn_lm_static STATIC ${objects})
+  add_library(attn_lm_shared SHARED ${objects})
   target_link_libraries(attn_lm_static PUBLIC attn_static PRIVATE PkgConfig::PCRE2
                                                                   PkgConfig::UTF8PROC m)
   target_link_libraries(attn_lm_shared PUBLIC attn_shared PRIVATE PkgConfig::PCRE2

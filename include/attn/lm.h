@@ -9,6 +9,7 @@
 #include <attn/gguf.h>
 #include <attn/model.h>
 #include <attn/sampler.h>
+#include <attn/tensor.h>
 #include <attn/tokenizer.h>
 
 #endif

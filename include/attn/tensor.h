@@ -1,0 +1,145 @@
+/**
+ * attn/tensor.h: tensors that remember how they were made: reverse-mode automatic differentiation.
+ *
+ *   attn_tensor   owning, reference-counted, strided numbers, f32 (f64 for tests), 1 to 4 dimensions
+ *   attn_tape     records operations as they run, holds their results, and walks them back for gradients
+ *
+ *   attn_tensor *scores = attn_tensor_scale(tape, attn_tensor_matmul(tape, q, attn_tensor_transpose(tape, k, -1, -2)), scale);
+ *   attn_tensor *out = attn_tensor_matmul(tape, attn_tensor_softmax(tape, scores, -1), v);
+ *   attn_tensor *loss = attn_tensor_mean_all(tape, out);
+ *   if (attn_tape_backward(tape, loss, NULL) == ATTN_OK) … attn_tensor_grad(q) …
+ *   attn_tape_clear(tape);
+ *
+ * Operations take the tape first and return a result that the tape owns: read it until attn_tape_clear, or
+ * attn_tensor_retain it. On failure they return NULL, and the tape keeps the status of its first failure until it is
+ * cleared; an operation given NULL after that returns NULL and leaves the text in place, so a chain needs one check, at its
+ * end (attn_tape_backward makes it too). Errors of operations: SHAPE, DTYPE (one dtype per operation), ARGUMENT,
+ * UNSUPPORTED, NO_MEMORY.
+ *
+ * Threads: a tape, and every tensor used with it, belong to one thread at a time; the arithmetic runs on the context's
+ * threads. Bits of results and gradients do not depend on how many those are. Dimensions may be counted from the
+ * last: −1 is the last one. Where two tensors meet, shapes broadcast NumPy-style, aligned at the right.
+ * docs/autograd.md tells how it works inside.
+ */
+#ifndef ATTN_TENSOR_H
+#define ATTN_TENSOR_H
+
+#include <attn/attention.h>
+#include <attn/context.h>
+#include <attn/ops.h>
+#include <attn/view.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct attn_tensor attn_tensor;
+typedef struct attn_tape attn_tape;
+
+/* ---- tensors on their own ------------------------------------------------------------------------ */
+
+/**
+ * A new tensor of zeros, dense row-major; the caller holds its one reference. dtype f32 or f64, ndim 1 … 4, sizes ≥ 0.
+ * *tensor is NULL on failure. Errors: ARGUMENT, DTYPE, SHAPE (sizes whose product overflows), NO_MEMORY.
+ */
+ATTN_API attn_status attn_tensor_create(attn_dtype dtype, int ndim, const int64_t *shape,
+                                        attn_tensor **tensor);
+
+/** A dense copy of what a view shows (f32 or f64, any strides). As attn_tensor_create otherwise. */
+ATTN_API attn_status attn_tensor_from(const attn_view *values, attn_tensor **tensor);
+
+/** One more reference; returns the tensor. NULL passes through. */
+ATTN_API attn_tensor *attn_tensor_retain(attn_tensor *tensor);
+
+/** One reference less; the last one frees the tensor, and its numbers once no other view shares them. NULL is allowed. */
+ATTN_API void attn_tensor_release(attn_tensor *tensor);
+
+/** 1 … 4; 0 for NULL. A single number (a loss) has the shape [1]. */
+ATTN_API int attn_tensor_ndim(const attn_tensor *tensor);
+/** Size of a dimension, negative ones counted from the last; 0 for NULL or a dimension it has not. */
+ATTN_API int64_t attn_tensor_size(const attn_tensor *tensor, int dim);
+/** Number of elements; 0 for NULL. */
+ATTN_API int64_t attn_tensor_count(const attn_tensor *tensor);
+/** ATTN_F32 or ATTN_F64; NONE for NULL. */
+ATTN_API attn_dtype attn_tensor_dtype(const attn_tensor *tensor);
+
+/** The numbers, to read, as long as the tensor lives; any strides, also of the last dimension. Zeroed for NULL. */
+ATTN_API attn_view attn_tensor_view(const attn_tensor *tensor);
+
+/**
+ * The numbers, to change in place (an optimizer's step, initial values, a copy into a slice). Every call counts as a change of all that shares the
+ * memory: attn_tape_backward fails and names the operation where one recorded before needs the old values.
+ */
+ATTN_API attn_view attn_tensor_write(attn_tensor *tensor);
+
+/** The only element; NAN for NULL or where there are several. */
+ATTN_API double attn_tensor_item(const attn_tensor *tensor);
+
+/**
+ * Marks a leaf (a parameter: made by attn_tensor_create or attn_tensor_from) as one that gradients are wanted of. No effect
+ * on an operation's result, which knows it from its inputs.
+ */
+ATTN_API void attn_tensor_require_grad(attn_tensor *tensor, bool require);
+ATTN_API bool attn_tensor_requires_grad(const attn_tensor *tensor);
+
+/**
+ * The gradient that attn_tape_backward has added up in a leaf since the last attn_tensor_clear_grad: dense, the leaf's shape
+ * and dtype. Borrowed: the leaf owns it, and the next clear_grad + backward writes it anew. NULL when there is none.
+ */
+ATTN_API attn_tensor *attn_tensor_grad(const attn_tensor *tensor);
+
+/** Forgets the gradient: the next backward begins from zero. The memory is kept for it. NULL is allowed. */
+ATTN_API void attn_tensor_clear_grad(attn_tensor *tensor);
+
+/* ---- the tape ------------------------------------------------------------------------------------ */
+
+/** A tape that records, on a context that must outlive it. Errors: ARGUMENT, NO_MEMORY. */
+ATTN_API attn_status attn_tape_create(attn_context *context, attn_tape **tape);
+
+/** Results not retained are gone with it. NULL is allowed. */
+ATTN_API void attn_tape_destroy(attn_tape *tape);
+
+/**
+ * Forgets operations and failures and releases the results; a result somebody retained becomes a constant.
+ * The memory is kept for the next step, so that one training step after the other finds its pages in place.
+ */
+ATTN_API void attn_tape_clear(attn_tape *tape);
+
+/** The first failure since the last clear, or OK. attn_last_error() has its text if nothing failed since. */
+ATTN_API attn_status attn_tape_status(const attn_tape *tape);
+
+/** false: operations run without being recorded (evaluation, sampling). Returns the previous value. */
+ATTN_API bool attn_tape_set_recording(attn_tape *tape, bool recording);
+
+ATTN_API attn_context *attn_tape_context(const attn_tape *tape);
+
+/** Bytes of results and gradients held now, memory kept for the next step included. */
+ATTN_API size_t attn_tape_bytes(const attn_tape *tape);
+
+/** Operations recorded since the last clear. */
+ATTN_API int64_t attn_tape_length(const attn_tape *tape);
+
+/**
+ * Adds ∂loss/∂leaf to the gradient of every leaf that requires one and that `loss` was computed from:
+ *   one walk over the recorded operations, last to first, past those that the loss does not depend on.
+ * seed: what to start with, loss's shape and dtype; NULL: 1, for which loss must be one element.
+ * May be called again on the same tape (another loss; gradients add up). On failure gradients are
+ * incomplete: clear them. Errors: the tape's own failure; ARGUMENT (loss not from this tape, or
+ * without a leaf that requires a gradient; numbers changed in place), SHAPE, NO_MEMORY.
+ */
+ATTN_API attn_status attn_tape_backward(attn_tape *tape, attn_tensor *loss,
+                                        const attn_tensor *seed);
+
+/* ---- less memory --------------------------------------------------------------------------------- */
+
+/**
+ * One result from inputs[count], computed by operations on `tape`; called again in backward, it must do the same again. It returns
+ * its last operation's result, or NULL after a failure, and may call attn_tensor_checkpoint itself.
+ */
+typedef attn_tensor *attn_tensor_function(void *user, attn_tape *tape, attn_tensor *const *inputs,
+                                          int count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,116 @@
+/**
+ * grad.c: where gradients gather. A result's gradient is memory of the pool, from the first operation that adds to it until the one
+ * that made it has run back; the first share is passed on without a copy where it can be. A leaf's is its own and stays.
+ */
+#include "tensor/tensor.h"
+
+attn_tensor *attn_grad_scratch(attn_tape *tape, attn_dtype dtype, int ndim, const int64_t *shape,
+                               const attn_view *like)
+{
+    return attn_tensor_make(tape->pool, dtype, ndim, shape, like);
+}
+
+static attn_tensor *scratch_as(attn_tape *tape, const attn_view *v, const attn_view *like)
+{
+    return attn_tensor_make(tape->pool, v->dtype, v->ndim, v->shape, like);
+}
+
+/* A leaf's gradient is dense row-major: optimizers walk it from end to end. */
+static attn_tensor *open_leaf(attn_tensor *t, bool *accumulate)
+{
+    *accumulate = t->grad_valid;
+    if (!t->grad || (!t->grad_valid && !attn_tensor_exclusive(t->grad))) {
+        attn_tensor_release(t->grad);
+        t->grad = attn_tensor_make(NULL, t->view.dtype, t->view.ndim, t->view.shape, NULL);
+    }
+    if (t->grad) {
+        t->grad_valid = true;
+        t->grad->storage->version++;
+    }
+    return t->grad;
+}
+
+attn_tensor *attn_grad_open(attn_tape *tape, attn_tensor *t, bool *accumulate)
+{
+    if (!t->tape) {
+        return open_leaf(t, accumulate);
+    }
+    *accumulate = t->grad != NULL;
+    if (!t->grad) {
+        t->grad = scratch_as(tape, &t->view, &t->view);
+    } else if (!attn_tensor_exclusive(t->grad)) {
+        /* Shared with another result's gradient, which must not see what is added here. */
+        attn_tensor *own = scratch_as(tape, &t->view, &t->view);
+        if (own && attn_loop_copy(tape->context, &t->grad->view, &own->view, 1.0, false)) {
+            attn_tensor_release(own);
+            own = NULL;
+        }
+        if (!own) {
+            return NULL;
+        }
+        attn_tensor_release(t->grad);
+        t->grad = own;
+    }
+    return t->grad;
+}
+
+attn_tensor *attn_grad_open_over(attn_tape *tape, attn_tensor *t, attn_tensor *dy, bool *accumulate)
+{
+    if (t->tape && !t->grad && attn_tensor_exclusive(dy) && attn_view_is_packed(&dy->view)) {
+        *accumulate = false;
+        t->grad = attn_tensor_retain(dy);
+        return dy;
+    }
+    return attn_grad_open(tape, t, accumulate);
+}
+
+attn_status attn_grad_give(attn_tape *tape, attn_tensor *t, attn_tensor *g)
+{
+    if (t->tape && !t->grad) {
+        t->grad = attn_tensor_retain(g);
+        return ATTN_OK;
+    }
+    bool accumulate = false;
+    attn_tensor *sum = attn_grad_open(tape, t, &accumulate);
+    if (!sum) {
+        return ATTN_ERR_NO_MEMORY;
+    }
+    return attn_loop_copy(tape->context, &g->view, &sum->view, 1.0, accumulate);
+}
+
+attn_status attn_grad_give_reduced(attn_tape *tape, attn_tensor *t, attn_tensor *g)
+{
+    if (attn_view_same_shape(&t->view, &g->view)) {
+        return attn_grad_give(tape, t, g);
+    }
+    bool accumulate = false;
+    attn_tensor *sum = attn_grad_open(tape, t, &accumulate);
+    if (!sum) {
+        return ATTN_ERR_NO_MEMORY;
+    }
+    return attn_loop_sum(tape, &g->view, &sum->view, 1.0, accumulate);
+}
+
+static attn_tensor *copy_of(attn_tape *tape, attn_tensor *t)
+{
+    attn_tensor *copy = scratch_as(tape, &t->view, NULL);
+    if (copy && attn_loop_copy(tape->context, &t->view, &copy->view, 1.0, false) != ATTN_OK) {
+        attn_tensor_release(copy);
+        return NULL;
+    }
+    return copy;
+}
+
+attn_tensor *attn_tensor_dense(attn_tape *tape, attn_tensor *t)
+{
+    return attn_view_is_dense(&t->view) ? attn_tensor_retain(t) : copy_of(tape, t);
+}
+
+attn_tensor *attn_tensor_rows(attn_tape *tape, attn_tensor *t, attn_view *rows)
+{
+    attn_tensor *held = attn_view_rows(&t->view, rows) ? attn_tensor_retain(t) : copy_of(tape, t);
+    if (held && held != t) {
+        attn_view_rows(&held->view, rows);
+    }
+    return held;
+}
