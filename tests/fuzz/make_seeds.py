@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Small valid inputs for the fuzzers to start from: make_seeds.py FOLDER writes FOLDER/<target>/…"""
+import json
 import struct
 import sys
 from pathlib import Path
@@ -56,10 +57,32 @@ def gguf(tensors, with_tokenizer):
     return head + b"\0" * (-len(head) % ALIGN) + data
 
 
+def safetensors(entries, metadata):
+    """Entries of (name, dtype, shape, bytes), side by side in this order."""
+    header, data = {"__metadata__": metadata} if metadata else {}, b""
+    for name, dtype, shape, raw in entries:
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    packed = json.dumps(header, separators=(",", ":")).encode()
+    packed += b" " * (-len(packed) % 8)
+    return struct.pack("<Q", len(packed)) + packed + data
+
+
+def write_safetensors(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "empty.safetensors").write_bytes(safetensors([], {}))
+    kinds = [("F64", 8), ("F32", 4), ("BF16", 2), ("F16", 2), ("I64", 8), ("BOOL", 1)]
+    entries = [(f"t{i}", dtype, [2, 3], bytes(range(6 * size))) for i, (dtype, size) in enumerate(kinds)]
+    (folder / "kinds.safetensors").write_bytes(safetensors(entries, {"k": "v"}))
+    scalar = [("s", "F32", [], b"\0\0\0\0"), ("none", "F32", [0, 3], b"")]
+    (folder / "scalar.safetensors").write_bytes(safetensors(scalar, {}))
+
+
 def main():
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2
+    write_safetensors(Path(sys.argv[1]) / "fuzz_safetensors")
     folder = Path(sys.argv[1]) / "fuzz_gguf"
     folder.mkdir(parents=True, exist_ok=True)
     f32 = ("output_norm.weight", 0, [32], struct.pack("<32f", *[1.0] * 32))

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -117,6 +118,36 @@ static attn_status tokenize(void)
     return status;
 }
 
+/* Written, read, converted. */
+static attn_status tensors(void)
+{
+    static const float values[4] = {1, 2, 3, 4};
+    char name[64];
+    float back[4];
+    attn_safetensors *file = NULL;
+    const attn_safetensors_item items[2] = {
+        {.name = "a", .dtype = ATTN_ST_F32, .ndim = 1, .shape = {4}, .data = values},
+        {.name = "b",
+         .dtype = ATTN_ST_BF16,
+         .ndim = 1,
+         .shape = {4},
+         .data = values,
+         .source = ATTN_F32}};
+    const attn_safetensors_pair pair = {"key", "value"};
+    snprintf(name, sizeof name, "/tmp/attn-failing-%ld", (long)getpid());
+    attn_status status = attn_safetensors_save(name, items, 2, &pair, 1);
+    if (status == ATTN_OK) {
+        status = attn_safetensors_open(name, &file);
+        assert_true((status == ATTN_OK) == (file != NULL));
+    }
+    if (status == ATTN_OK) {
+        status = attn_safetensors_read(attn_safetensors_find(file, "b"), ATTN_F32, back, 4);
+    }
+    attn_safetensors_close(file);
+    unlink(name);
+    return status;
+}
+
 #define TEST(name)                                   \
     static void name##_survives(void **state)        \
     {                                                \
@@ -127,6 +158,7 @@ TEST(load)
 TEST(load_f32)
 TEST(sample)
 TEST(tokenize)
+TEST(tensors)
 
 int main(int argc, char **argv)
 {
@@ -135,6 +167,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(load_f32_survives),
         cmocka_unit_test(sample_survives),
         cmocka_unit_test(tokenize_survives),
+        cmocka_unit_test(tensors_survives),
     };
     if (argc != 2) {
         fprintf(stderr, "usage: %s MODEL.gguf\n", argv[0]);

@@ -1,0 +1,601 @@
+/*
+ * test_safetensors.c: safetensors files written byte for byte as the package writes them, read back, refused with a reason when
+ * they lie, and replaced whole or not at all.
+ *
+ * repro: test_safetensors [seed] (printed on failure)
+ */
+#define _GNU_SOURCE
+#include <attn/lm.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static uint64_t seed = 20240611;
+static char folder[64];
+
+static uint32_t next(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(*state >> 33);
+}
+
+static int random_cases(int full)
+{
+    const char *fraction = getenv("ATTN_TEST_FRACTION");
+    int divisor = fraction ? atoi(fraction) : 1;
+    return full / (divisor > 0 ? divisor : 1) + 1;
+}
+
+static bool error_has(const char *part)
+{
+    bool has = strstr(attn_last_error(), part) != NULL;
+    if (!has) {
+        fprintf(stderr, "wanted \"%s\" in: %s\n", part, attn_last_error());
+    }
+    return has;
+}
+
+static const char *in_folder(const char *name)
+{
+    static char path[128];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
+/* All of a file; NULL when it is not there. */
+static char *slurp(const char *path, size_t *size)
+{
+    FILE *file = fopen(path, "rb");
+    if (!file) {
+        return NULL;
+    }
+    static char buffer[1 << 16];
+    *size = fread(buffer, 1, sizeof buffer, file);
+    fclose(file);
+    return buffer;
+}
+
+static attn_status open_bytes(const void *data, size_t size, attn_safetensors **file)
+{
+    int fd = memfd_create("test.safetensors", 0);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, data, size), size);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    attn_status status = attn_safetensors_open(path, file);
+    close(fd);
+    return status;
+}
+
+/* A file of this header and so many bytes of data. */
+static attn_status open_text(const char *header, size_t data, attn_safetensors **file)
+{
+    static unsigned char bytes[1 << 20];
+    size_t size = strlen(header);
+    assert_true(8 + size + data < sizeof bytes);
+    for (int i = 0; i < 8; i++) {
+        bytes[i] = (unsigned char)(size >> (8 * i));
+    }
+    memcpy(bytes + 8, header, size);
+    for (size_t i = 0; i < data; i++) {
+        bytes[8 + size + i] = (unsigned char)i;
+    }
+    return open_bytes(bytes, 8 + size + data, file);
+}
+
+/* ---- what is written ---- */
+
+static const float weights[6] = {0.5f, -1, 2.25f, 3, 1e-3f, -7};
+static const int64_t steps[1] = {12345};
+static const uint8_t flags[3] = {1, 0, 1};
+
+static attn_status save_three(const char *path)
+{
+    const attn_safetensors_item items[] = {
+        {.name = "flags", .dtype = ATTN_ST_BOOL, .ndim = 1, .shape = {3}, .data = flags},
+        {.name = "b", .dtype = ATTN_ST_F32, .ndim = 2, .shape = {2, 3}, .data = weights},
+        {.name = "step", .dtype = ATTN_ST_I64, .data = steps},
+        {.name = "a", .dtype = ATTN_ST_F32, .ndim = 2, .shape = {0, 3}},
+    };
+    const attn_safetensors_pair metadata[] = {{"k\"\n", "v\\\x1f\xc3\xa9"}};
+    return attn_safetensors_save(path, items, 4, metadata, 1);
+}
+
+static void test_bytes_are_the_packages(void **state)
+{
+    (void)state;
+    const char *path = in_folder("three.safetensors");
+    assert_int_equal(save_three(path), ATTN_OK);
+    static const char header[] =
+        "{\"__metadata__\":{\"k\\\"\\n\":\"v\\\\\\u001f\xc3\xa9\"},"
+        "\"step\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
+        "\"a\":{\"dtype\":\"F32\",\"shape\":[0,3],\"data_offsets\":[8,8]},"
+        "\"b\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[8,32]},"
+        "\"flags\":{\"dtype\":\"BOOL\",\"shape\":[3],\"data_offsets\":[32,35]}}";
+    size_t size = 0, length = (sizeof header - 1 + 7) / 8 * 8;
+    const char *bytes = slurp(path, &size);
+    assert_int_equal(size, 8 + length + 35);
+    assert_int_equal((unsigned char)bytes[0] | (unsigned char)bytes[1] << 8, length);
+    assert_memory_equal(bytes + 8, header, sizeof header - 1);
+    for (size_t i = sizeof header - 1; i < length; i++) {
+        assert_int_equal(bytes[8 + i], ' ');
+    }
+    assert_memory_equal(bytes + 8 + length, steps, 8);
+    assert_memory_equal(bytes + 8 + length + 8, weights, 24);
+    assert_memory_equal(bytes + 8 + length + 32, flags, 3);
+}
+
+static void test_reads_what_it_wrote(void **state)
+{
+    (void)state;
+    const char *path = in_folder("again.safetensors");
+    attn_safetensors *file;
+    assert_int_equal(save_three(path), ATTN_OK);
+    assert_int_equal(attn_safetensors_open(path, &file), ATTN_OK);
+    assert_int_equal(attn_safetensors_count(file), 4);
+    assert_string_equal(attn_safetensors_at(file, 0)->name, "step");
+    assert_null(attn_safetensors_at(file, 4));
+    assert_null(attn_safetensors_at(file, -1));
+    assert_null(attn_safetensors_find(file, "c"));
+    const attn_safetensor *b = attn_safetensors_find(file, "b"),
+                          *a = attn_safetensors_find(file, "a");
+    assert_true(b->dtype == ATTN_ST_F32 && b->ndim == 2 && b->shape[0] == 2 && b->shape[1] == 3);
+    assert_true(b->shape[2] == 1 && b->elements == 6 && b->bytes == 24);
+    assert_true(a->elements == 0 && a->data == NULL);
+    float back[6];
+    double wide[6];
+    int64_t step;
+    assert_int_equal(attn_safetensors_read(b, ATTN_F32, back, 6), ATTN_OK);
+    assert_memory_equal(back, weights, sizeof back);
+    assert_int_equal(attn_safetensors_read(b, ATTN_F64, wide, 6), ATTN_OK);
+    assert_true(wide[4] == (double)weights[4]);
+    assert_int_equal(
+        attn_safetensors_read(attn_safetensors_find(file, "step"), ATTN_DTYPE_NONE, &step, 1),
+        ATTN_OK);
+    assert_int_equal(step, 12345);
+    assert_int_equal(attn_safetensors_read(a, ATTN_F32, NULL, 0), ATTN_OK);
+    assert_int_equal(attn_safetensors_read(b, ATTN_F32, back, 5), ATTN_ERR_SHAPE);
+    assert_true(error_has("'b' has 6"));
+    assert_int_equal(attn_safetensors_read(attn_safetensors_find(file, "step"), ATTN_F32, back, 1),
+                     ATTN_ERR_DTYPE);
+    assert_true(error_has("'step' is I64"));
+    const char *value = NULL;
+    assert_int_equal(attn_safetensors_metadata_count(file), 1);
+    assert_string_equal(attn_safetensors_metadata_at(file, 0, &value), "k\"\n");
+    assert_string_equal(value, "v\\\x1f\xc3\xa9");
+    assert_string_equal(attn_safetensors_metadata(file, "k\"\n"), "v\\\x1f\xc3\xa9");
+    assert_null(attn_safetensors_metadata(file, "other"));
+    attn_safetensors_close(file);
+}
+
+/* f32 stored as BF16 and F16, and read back as floats: rounded once, to nearest even. */
+static void test_halves(void **state)
+{
+    (void)state;
+    enum { N = 70000 }; /* more than one piece of the writer's and the reader's conversion */
+    float *values = malloc(N * sizeof *values), *back = malloc(N * sizeof *back);
+    assert_true(values && back);
+    for (int i = 0; i < N; i++) {
+        values[i] = (float)(i - N / 2) * 0.37f;
+    }
+    values[0] = 1.00390625f; /* halfway between two bf16: to the even one, 1 */
+    const int64_t n = N;
+    attn_view view = attn_view_dense(values, ATTN_F32, 1, &n);
+    const char *path = in_folder("halves.safetensors");
+    attn_safetensors_item items[2] = {attn_safetensors_item_from("b", &view, ATTN_ST_BF16),
+                                      attn_safetensors_item_from("h", &view, ATTN_ST_F16)};
+    assert_int_equal(attn_safetensors_save(path, items, 2, NULL, 0), ATTN_OK);
+    attn_safetensors *file;
+    assert_int_equal(attn_safetensors_open(path, &file), ATTN_OK);
+    for (int which = 0; which < 2; which++) {
+        const attn_safetensor *t = attn_safetensors_find(file, which ? "h" : "b");
+        assert_int_equal(t->bytes, 2 * N);
+        assert_int_equal(attn_safetensors_read(t, ATTN_F32, back, N), ATTN_OK);
+        for (int i = 1; i < N; i++) {
+            float error = back[i] - values[i], most = values[i] * (which ? 0x1p-11f : 0x1p-8f);
+            if (!(error * error <= most * most)) {
+                fail_msg("value %d of %s: %g became %g", i, t->name, (double)values[i],
+                         (double)back[i]);
+            }
+        }
+        assert_true(back[0] == (which ? 1.00390625f : 1.0f));
+    }
+    attn_safetensors_close(file);
+    free(values);
+    free(back);
+}
+
+static void test_items_from_views(void **state)
+{
+    (void)state;
+    float data[12] = {0};
+    const int64_t shape[2] = {3, 4};
+    attn_view view = attn_view_dense(data, ATTN_F32, 2, shape);
+    attn_safetensors_item item = attn_safetensors_item_from("x", &view, ATTN_ST_NONE);
+    assert_true(item.dtype == ATTN_ST_F32 && item.ndim == 2 && item.shape[1] == 4);
+    assert_int_equal(item.source, ATTN_DTYPE_NONE);
+    view.stride[0] = 8;
+    item = attn_safetensors_item_from("x", &view, ATTN_ST_NONE);
+    assert_int_equal(item.dtype, ATTN_ST_NONE);
+    assert_int_equal(attn_safetensors_save(in_folder("x"), &item, 1, NULL, 0), ATTN_ERR_ARGUMENT);
+    assert_true(error_has("'x' cannot be stored"));
+}
+
+static void refuse_save(const attn_safetensors_item *items, size_t count,
+                        const attn_safetensors_pair *pairs, size_t pair_count, attn_status status,
+                        const char *part)
+{
+    assert_int_equal(attn_safetensors_save(in_folder("no"), items, count, pairs, pair_count),
+                     status);
+    assert_true(error_has(part));
+    assert_int_equal(access(in_folder("no"), F_OK), -1);
+}
+
+static void test_refuses_bad_items(void **state)
+{
+    (void)state;
+    attn_safetensors_item good = {
+        .name = "x", .dtype = ATTN_ST_F32, .ndim = 1, .shape = {2}, .data = weights};
+    attn_safetensors_item item = good, two[2] = {good, good};
+    refuse_save(two, 2, NULL, 0, ATTN_ERR_ARGUMENT, "'x' is there twice");
+    item.name = "__metadata__";
+    refuse_save(&item, 1, NULL, 0, ATTN_ERR_ARGUMENT, "__metadata__");
+    item.name = "\xff";
+    refuse_save(&item, 1, NULL, 0, ATTN_ERR_ARGUMENT, "UTF-8");
+    item.name = NULL;
+    refuse_save(&item, 1, NULL, 0, ATTN_ERR_ARGUMENT, "NULL");
+    item = good;
+    item.data = NULL;
+    refuse_save(&item, 1, NULL, 0, ATTN_ERR_ARGUMENT, "data of 'x' is NULL");
+    item = good;
+    item.ndim = 9;
+    refuse_save(&item, 1, NULL, 0, ATTN_ERR_SHAPE, "9 dimensions");
+    item = good;
+    item.shape[0] = -1;
+    refuse_save(&item, 1, NULL, 0, ATTN_ERR_SHAPE, "size 0 is -1");
+    item = good;
+    item.ndim = 3;
+    item.shape[0] = item.shape[1] = item.shape[2] = INT64_MAX / 2;
+    refuse_save(&item, 1, NULL, 0, ATTN_ERR_SHAPE, "'x'");
+    item = good;
+    item.dtype = ATTN_ST_I32;
+    item.source = ATTN_F32;
+    refuse_save(&item, 1, NULL, 0, ATTN_ERR_ARGUMENT, "cannot be stored as I32 from f32");
+    const attn_safetensors_pair twice[2] = {{"k", "1"}, {"k", "2"}}, none = {"k", NULL};
+    refuse_save(&good, 1, twice, 2, ATTN_ERR_ARGUMENT, "'k' is there twice");
+    refuse_save(&good, 1, &none, 1, ATTN_ERR_ARGUMENT, "NULL");
+    assert_int_equal(attn_safetensors_save(NULL, &good, 1, NULL, 0), ATTN_ERR_ARGUMENT);
+}
+
+/* ---- what is refused ---- */
+
+#define T(dtype, shape, from, to) \
+    "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #from "," #to "]}"
+
+static const struct broken {
+    const char *header;
+    size_t data;
+    attn_status status;
+    const char *part;
+} broken[] = {
+    {"x", 8, ATTN_ERR_FORMAT, "not a safetensors file"},
+    {"{", 8, ATTN_ERR_FORMAT, "not the JSON"},
+    {"{}x", 0, ATTN_ERR_FORMAT, "not the JSON"},
+    {"{}", 4, ATTN_ERR_FORMAT, "4 bytes at the end"},
+    {"{\"a\":" T("F32", "[1]", 0, 4) ",}", 4, ATTN_ERR_FORMAT, "not the JSON"},
+    {"{\"a\":" T("F32", "[1]", 0, 4) ",\"a\":" T("F32", "[1]", 4, 8) "}", 8, ATTN_ERR_FORMAT,
+     "duplicate"},
+    {"{\"\xff\":" T("F32", "[1]", 0, 4) "}", 4, ATTN_ERR_FORMAT, "unable to decode"},
+    {"{\"\\u0000\":" T("F32", "[1]", 0, 4) "}", 4, ATTN_ERR_FORMAT, "not the JSON"},
+    {"{\"a\":1}", 0, ATTN_ERR_FORMAT, "'a' is no object"},
+    {"{\"a\":[1]}", 0, ATTN_ERR_FORMAT, "'a' of the header"},
+    {"{\"a\":{}}", 0, ATTN_ERR_FORMAT, "'a' has no dtype"},
+    {"{\"a\":{\"dtype\":1,\"shape\":[],\"data_offsets\":[0,4]}}", 4, ATTN_ERR_FORMAT, "no dtype"},
+    {"{\"a\":" T("F33", "[1]", 0, 4) "}", 4, ATTN_ERR_UNSUPPORTED, "'a' is of dtype 'F33'"},
+    {"{\"a\":" T("F4", "[2]", 0, 1) "}", 1, ATTN_ERR_UNSUPPORTED, "'F4'"},
+    {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, ATTN_ERR_FORMAT, "no shape"},
+    {"{\"a\":" T("F32", "4", 0, 4) "}", 4, ATTN_ERR_FORMAT, "no shape"},
+    {"{\"a\":" T("F32", "[-1]", 0, 4) "}", 4, ATTN_ERR_FORMAT, "'a' has a size"},
+    {"{\"a\":" T("F32", "[1.0]", 0, 4) "}", 4, ATTN_ERR_FORMAT, "'a' has a size"},
+    {"{\"a\":" T("F32", "[\"1\"]", 0, 4) "}", 4, ATTN_ERR_FORMAT, "'a' has a size"},
+    {"{\"a\":" T("F32", "[2]", 0, 4) "}", 4, ATTN_ERR_FORMAT, "'a' has 4 bytes"},
+    {"{\"a\":" T("F32", "[4294967296,4294967296]", 0, 0) "}", 0, ATTN_ERR_FORMAT, "63 bits"},
+    {"{\"a\":" T("F32", "[4611686018427387904]", 0, 0) "}", 0, ATTN_ERR_FORMAT, "64 bits"},
+    {"{\"a\":" T("F32", "[0,4294967296,4294967296]", 0, 0) "}", 0, ATTN_ERR_FORMAT, "63 bits"},
+    {"{\"a\":" T("F32", "[99999999999999999999]", 0, 4) "}", 4, ATTN_ERR_FORMAT, "too big"},
+    {"{\"a\":" T("F32", "[1,1,1,1,1,1,1,1,1]", 0, 4) "}", 4, ATTN_ERR_UNSUPPORTED, "'a'"},
+    {"{\"a\":" T("F32", "[[1]]", 0, 4) "}", 4, ATTN_ERR_FORMAT, "'a'"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, ATTN_ERR_FORMAT, "no data_offsets"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, ATTN_ERR_FORMAT,
+     "no data_offsets"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4,8]}}", 4, ATTN_ERR_FORMAT,
+     "no data_offsets"},
+    {"{\"a\":" T("F32", "[1]", 4, 0) "}", 4, ATTN_ERR_FORMAT, "'a' lies at bytes 4"},
+    {"{\"a\":" T("F32", "[1]", -4, 0) "}", 4, ATTN_ERR_FORMAT, "'a' lies at"},
+    {"{\"a\":" T("F32", "[1]", 4, 8) "}", 4, ATTN_ERR_FORMAT, "'a' lies at"},
+    {"{\"a\":" T("F32", "[1]", 9223372036854775803, 9223372036854775807) "}", 4, ATTN_ERR_FORMAT,
+     "'a' lies at"},
+    {"{\"a\":" T("F32", "[1]", 4, 8) "}", 8, ATTN_ERR_FORMAT, "'a' begins at byte 4"},
+    {"{\"a\":" T("F32", "[1]", 0, 4) ",\"b\":" T("F32", "[1]", 0, 4) "}", 4, ATTN_ERR_FORMAT,
+     "'b' begins at byte 0"},
+    {"{\"a\":" T("F32", "[2]", 0, 8) ",\"b\":" T("F32", "[1]", 4, 8) "}", 8, ATTN_ERR_FORMAT,
+     "'b' begins at byte 4"},
+    {"{\"a\":" T("F32", "[0]", 2, 2) ",\"b\":" T("F32", "[1]", 0, 4) "}", 4, ATTN_ERR_FORMAT,
+     "begins at byte 2"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"more\":1}}", 4,
+     ATTN_ERR_UNSUPPORTED, "'a' has more than"},
+    {"{\"a\":{\"dtype\":{}}}", 0, ATTN_ERR_FORMAT, "'a'"},
+    {"{\"__metadata__\":1}", 0, ATTN_ERR_FORMAT, "__metadata__"},
+    {"{\"__metadata__\":{\"k\":1}}", 0, ATTN_ERR_FORMAT, "metadata 'k' is no string"},
+    {"{\"__metadata__\":{\"k\":{}}}", 0, ATTN_ERR_FORMAT, "__metadata__"},
+    {"{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", 0, ATTN_ERR_FORMAT, "duplicate"},
+};
+
+static void test_refuses_every_lie(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        attn_safetensors *file = (attn_safetensors *)&file;
+        attn_status status = open_text(broken[i].header, broken[i].data, &file);
+        if (status != broken[i].status || file != NULL || !error_has(broken[i].part)) {
+            fail_msg("%s: status %d: %s", broken[i].header, status, attn_last_error());
+        }
+    }
+}
+
+static void test_refuses_bad_lengths(void **state)
+{
+    (void)state;
+    attn_safetensors *file;
+    unsigned char bytes[16] = {2, 0, 0, 0, 0, 0, 0, 0, '{', '}'};
+    for (size_t size = 0; size < 10; size++) {
+        assert_int_equal(open_bytes(bytes, size, &file), ATTN_ERR_FORMAT);
+        assert_true(error_has("too few"));
+    }
+    assert_int_equal(open_bytes(bytes, 10, &file), ATTN_OK);
+    assert_int_equal(attn_safetensors_count(file), 0);
+    attn_safetensors_close(file);
+    bytes[0] = 3;
+    assert_int_equal(open_bytes(bytes, 10, &file), ATTN_ERR_FORMAT);
+    assert_true(error_has("header of 3 bytes"));
+    memset(bytes, 0xff, 8);
+    assert_int_equal(open_bytes(bytes, 10, &file), ATTN_ERR_FORMAT);
+    assert_true(error_has("18446744073709551615"));
+    assert_int_equal(attn_safetensors_open("/nowhere/at/all", &file), ATTN_ERR_IO);
+    assert_int_equal(attn_safetensors_open("/dev/null", &file), ATTN_ERR_IO);
+    assert_int_equal(attn_safetensors_open("/tmp", &file), ATTN_ERR_IO);
+    assert_int_equal(attn_safetensors_open(NULL, &file), ATTN_ERR_ARGUMENT);
+    assert_int_equal(attn_safetensors_open("x", NULL), ATTN_ERR_ARGUMENT);
+}
+
+static size_t peak_kib(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (size_t)usage.ru_maxrss;
+}
+
+/* Headers of 64 MB that would become gigabytes as a tree, or overflow a stack. */
+static void test_hostile_headers_stay_small(void **state)
+{
+    (void)state;
+    static const char *const units[] = {"[", "{\"a\":", "\"\":[],", "\"a\":{},", "1,", "\"\":1,"};
+    const size_t size = (size_t)64 << 20;
+    char *bytes = malloc(8 + size);
+    assert_non_null(bytes);
+    for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
+        for (int i = 0; i < 8; i++) {
+            bytes[i] = (char)(size >> (8 * i));
+        }
+        size_t unit = strlen(units[u]);
+        bytes[8] = '{';
+        for (size_t at = 1; at < size; at++) {
+            bytes[8 + at] = units[u][(at - 1) % unit];
+        }
+        attn_safetensors *file;
+        size_t before = peak_kib();
+        clock_t start = clock();
+        attn_status status = open_bytes(bytes, 8 + size, &file);
+        double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+        size_t grown = peak_kib() - before;
+        if (status == ATTN_OK || seconds > 10 || grown > ((size_t)200 << 10)) {
+            fail_msg("64 MB of %s: status %d, %g s, %zu KiB: %s", units[u], status, seconds, grown,
+                     attn_last_error());
+        }
+    }
+    free(bytes);
+}
+
+/* Cut anywhere, or with any byte changed: an error or a file that can be walked, never a crash. */
+static void test_damaged_files(void **state)
+{
+    (void)state;
+    size_t size = 0;
+    assert_int_equal(save_three(in_folder("damaged")), ATTN_OK);
+    const char *read = slurp(in_folder("damaged"), &size);
+    char good[1024], bytes[1024];
+    assert_true(size <= sizeof good);
+    memcpy(good, read, size);
+    attn_safetensors *file;
+    for (size_t cut = 0; cut < size; cut++) {
+        assert_int_not_equal(open_bytes(good, cut, &file), ATTN_OK);
+    }
+    uint64_t random = seed;
+    int cases = random_cases(20000);
+    for (int i = 0; i < cases; i++) {
+        memcpy(bytes, good, size);
+        for (uint32_t n = 1 + next(&random) % 3; n > 0; n--) {
+            bytes[next(&random) % size] = (char)next(&random);
+        }
+        if (open_bytes(bytes, size, &file) != ATTN_OK) {
+            assert_null(file);
+            continue;
+        }
+        for (int64_t t = 0; t < attn_safetensors_count(file); t++) {
+            const attn_safetensor *tensor = attn_safetensors_at(file, t);
+            unsigned char sink[64];
+            assert_ptr_equal(attn_safetensors_find(file, tensor->name), tensor);
+            if (tensor->bytes <= sizeof sink) {
+                attn_safetensors_read(tensor, ATTN_DTYPE_NONE, sink, tensor->elements);
+            }
+        }
+        attn_safetensors_close(file);
+    }
+}
+
+/* ---- replaced whole or not at all ---- */
+
+static void test_full_disk_keeps_the_old_file(void **state)
+{
+    (void)state;
+    const char *path = strdup(in_folder("kept"));
+    assert_int_equal(save_three(path), ATTN_OK);
+    size_t size = 0, now = 0;
+    char *old = malloc(1 << 16);
+    assert_non_null(old);
+    memcpy(old, slurp(path, &size), 1 << 16);
+    struct rlimit limit, small;
+    getrlimit(RLIMIT_FSIZE, &limit);
+    small = limit;
+    small.rlim_cur =
+        300; /* a limit on files is the nearest thing to a full disk that anyone may make */
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &small);
+    attn_status status = save_three(path);
+    setrlimit(RLIMIT_FSIZE, &limit);
+    assert_int_equal(status, ATTN_ERR_IO);
+    assert_true(error_has("kept: cannot write it: File too large"));
+    assert_memory_equal(slurp(path, &now), old, size);
+    assert_int_equal(now, size);
+    assert_int_equal(access(in_folder("kept.part"), F_OK), -1);
+    assert_int_equal(save_three("/dev/full"), ATTN_ERR_IO);
+    assert_true(error_has("No space left"));
+    assert_int_equal(save_three("/dev/null"), ATTN_OK);
+    assert_int_equal(access("/dev/null.part", F_OK), -1);
+    assert_int_equal(save_three("/nowhere/x"), ATTN_ERR_IO);
+    assert_int_equal(save_three(folder), ATTN_ERR_IO);
+    assert_true(error_has("is a folder"));
+    free(old);
+    free((void *)(uintptr_t)path);
+}
+
+static void test_parts(void **state)
+{
+    (void)state;
+    /* A part that was left is taken over; one that is being written is not. */
+    int fd = open(in_folder("p.part"), O_RDWR | O_CREAT, 0600);
+    assert_int_equal(write(fd, "left", 4), 4);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(save_three(in_folder("p")), ATTN_ERR_IO);
+    assert_true(error_has("another process"));
+    assert_int_equal(access(in_folder("p"), F_OK), -1);
+    close(fd);
+    assert_int_equal(save_three(in_folder("p")), ATTN_OK);
+    assert_int_equal(access(in_folder("p.part"), F_OK), -1);
+    /* Through a symbolic link, keeping the rights of what was there. */
+    assert_int_equal(symlink("p", in_folder("link")), 0);
+    assert_int_equal(chmod(in_folder("p"), 0600), 0);
+    assert_int_equal(save_three(in_folder("link")), ATTN_OK);
+    struct stat info;
+    assert_int_equal(lstat(in_folder("link"), &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    assert_int_equal(stat(in_folder("p"), &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+}
+
+/* Killed at any moment: what is there always opens, and says one of the two texts whole. */
+static void test_kill(void **state)
+{
+    (void)state;
+    const char *path = strdup(in_folder("killed"));
+    enum { N = 100000 };
+    float *values = calloc(N, sizeof *values);
+    assert_non_null(values);
+    uint64_t random = seed;
+    int cases = random_cases(20);
+    assert_int_equal(save_three(path), ATTN_OK);
+    for (int i = 0; i < cases; i++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        for (int n = 0; child == 0; n++) {
+            attn_safetensors_item item = {
+                .name = "v", .dtype = ATTN_ST_F32, .ndim = 1, .shape = {N}, .data = values};
+            for (int k = 0; k < N; k++) {
+                values[k] = (float)n;
+            }
+            if (attn_safetensors_save(path, &item, 1, NULL, 0) != ATTN_OK) {
+                _exit(1);
+            }
+        }
+        usleep(1000 + next(&random) % 20000);
+        kill(child, SIGKILL);
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status));
+        attn_safetensors *file;
+        assert_int_equal(attn_safetensors_open(path, &file), ATTN_OK);
+        const attn_safetensor *v = attn_safetensors_find(file, "v");
+        if (v) {
+            assert_int_equal(attn_safetensors_read(v, ATTN_F32, values, N), ATTN_OK);
+            for (int k = 1; k < N; k++) {
+                assert_true(values[k] == values[0]);
+            }
+        }
+        attn_safetensors_close(file);
+    }
+    free(values);
+    free((void *)(uintptr_t)path);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/attn-test-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    return system(command);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) {
+        seed = strtoull(argv[1], NULL, 0);
+    }
+    printf("repeat with: test_safetensors %llu\n", (unsigned long long)seed);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bytes_are_the_packages),
+        cmocka_unit_test(test_reads_what_it_wrote),
+        cmocka_unit_test(test_halves),
+        cmocka_unit_test(test_items_from_views),
+        cmocka_unit_test(test_refuses_bad_items),
+        cmocka_unit_test(test_refuses_every_lie),
+        cmocka_unit_test(test_refuses_bad_lengths),
+        cmocka_unit_test(test_hostile_headers_stay_small),
+        cmocka_unit_test(test_damaged_files),
+        cmocka_unit_test(test_full_disk_keeps_the_old_file),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_kill),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
