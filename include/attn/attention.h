@@ -1,7 +1,7 @@
 /**
- * attn/attention.h: scaled dot-product attention, forward.
+ * attn/attention.h: scaled dot-product attention, forward and backward.
  *
- * Levels: attn_sdpa is the simple call; attn_sdpa_kv reads a cache; attn_sdpa_plan with caller's
+ * Levels: attn_sdpa is the simple call, attn_sdpa_backward its gradients; attn_sdpa_kv reads a cache; attn_sdpa_plan with caller's
  * scratch, attn_sdpa_explain and attn_merge are the advanced level.
  */
 #ifndef ATTN_ATTENTION_H
@@ -24,7 +24,7 @@ typedef enum attn_causal {
 /**
  * Everything attention can be asked for. Start from attn_sdpa_options_init(); a zeroed rest means
  * defaults. Views and arrays are read during the call only. The order of operations is
- *   s = scale·q·k → softcap·tanh(s/softcap) → + bias, + ALiBi → mask → softmax → ·V.
+ *   s = scale·q·k → softcap·tanh(s/softcap) → + bias, + ALiBi → mask → softmax → dropout → ·V.
  */
 typedef struct attn_sdpa_options {
     size_t struct_size;
@@ -46,8 +46,11 @@ typedef struct attn_sdpa_options {
     attn_view *lse;           /**< out: [batch, heads_q, len_q] f32 (f64 with f64), natural log */
     attn_view
         *weights;   /**< out: [batch, heads_q, len_q, len_k] f32 (f64 with f64): costs N² memory */
-    double dropout; /**< not supported yet: anything but 0 is ATTN_ERR_UNSUPPORTED */
-    uint64_t dropout_seed;
+    double dropout; /**< 0 ≤ p < 1: weights are dropped with p, the kept ones count 1/(1−p) times;
+                         lse and weights out are without it */
+    uint64_t dropout_seed; /**< the key of Philox4x32-10 with counter (column/4, row, query head,
+                                batch): word column mod 4 keeps when it is ≥ ⌊p·2³²⌋. The same
+                                whatever the tiling, threads or ISA; a fresh one for every step */
     const int64_t *cu_seqlens_q, *cu_seqlens_k; /**< packed sequences: not supported yet */
     int64_t num_sequences;
     bool invariant;      /**< batch invariance: not supported yet */
@@ -86,6 +89,53 @@ ATTN_API attn_status attn_sdpa(attn_context *context, const attn_sdpa_options *o
  */
 ATTN_API attn_status attn_sdpa_kv(attn_context *context, const attn_sdpa_options *options,
                                   const attn_view *q, const attn_kv_view *kv, const attn_view *out);
+
+/**
+ * Which gradients attn_sdpa_backward computes, and what flows in through lse. Start from
+ * attn_sdpa_gradients_init(); a zeroed view (dtype NONE) is not wanted, or not there. Outputs are
+ * written, not added to, have any strides with unit stride in the last dimension, and overlap
+ * neither an input nor each other.
+ */
+typedef struct attn_sdpa_gradients {
+    size_t struct_size;
+    attn_view dlse;   /**< in: [batch, heads_q, len_q] f32 (f64 with f64): gradient with respect to
+                           lse, needed to differentiate through attn_merge; rows whose lse is −inf
+                           are not read */
+    attn_view dq;     /**< out: q's shape; f32 or q's type (f64 with f64) */
+    attn_view dk, dv; /**< out: k's and v's shapes, summed over a GQA group; f32 or k's type */
+    attn_view dbias;  /**< out: the bias's own shape, summed over what it repeats; f32 or its type */
+    attn_view dsinks; /**< out: [heads_q] f32 (f64 with f64) */
+    attn_view dalibi; /**< out: [heads_q] f32 (f64 with f64): with respect to the slopes */
+} attn_sdpa_gradients;
+
+ATTN_API attn_sdpa_gradients attn_sdpa_gradients_init(void);
+
+/**
+ * Gradients of attn_sdpa. With S the scores, Z the kept weights' factor of dropout (0 or 1/(1−p), else 1) and
+ * cap' = 1 − tanh²(scale·q·k/softcap) (1 without softcap):
+ *   P = exp(S − lse),  dP = Z∘(dout·vᵀ),  delta_i = Σ_d dout∘out − dlse,  dS_ij = P_ij·(dP_ij − delta_i)
+ *   dv = (P∘Z)ᵀ·dout   dq = scale·(cap'∘dS)·k   dk = scale·(cap'∘dS)ᵀ·q   dbias = dS
+ *   dsinks[h] = Σ_rows −exp(sink − lse)·delta   dalibi[h] = Σ_rows,j dS·(−distance)
+ *
+ * options  those of the forward call, the dropout seed too; lse and weights must be NULL, scratch is not looked at.
+ *          NULL: defaults
+ * q, k, v  as attn_sdpa took them
+ * out      [batch, heads_q, len_q, dim_v] what it wrote; f32 is accepted (and better) beside 16-bit q; read
+ * lse      [batch, heads_q, len_q] f32 (f64 with f64) what it wrote; must be given; read
+ * dout     [batch, heads_q, len_q, dim_v] f32, bf16 or f16 (f64 with f64): gradient with respect to out; read
+ *
+ * Sums are kept in f32 (f64 for f64) and rounded once to the types of the gradients. A row with no key it may attend to
+ * has and causes gradient 0, never NaN, and neither its dout nor its dlse is read into a result; nor is what lies in
+ * masked slots of q, k, v. Rows and keys beyond lengths get gradient 0.
+ * A context serves one call at a time. Bits do not depend on the number of threads. Memory: O(len) scratch from the context.
+ * Errors: SHAPE, DTYPE, ARGUMENT, UNSUPPORTED, NO_MEMORY; nothing is written on failure.
+ * Source: Vaswani et al. 2017; backward from the saved LSE: Dao et al. 2022, appendix B.
+ */
+ATTN_API attn_status attn_sdpa_backward(attn_context *context, const attn_sdpa_options *options,
+                                        const attn_view *q, const attn_view *k, const attn_view *v,
+                                        const attn_view *out, const attn_view *lse,
+                                        const attn_view *dout,
+                                        const attn_sdpa_gradients *gradients);
 
 /** What a call would do and need. */
 typedef struct attn_sdpa_plan_info {

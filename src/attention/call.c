@@ -110,6 +110,11 @@ static int64_t distance(const sdpa_call *call, int64_t p, int64_t j)
     return call->causal == ATTN_CAUSAL_NONE && d < 0 ? -d : d;
 }
 
+double sdpa_distance(const sdpa_call *call, int64_t b, int64_t i, int64_t j)
+{
+    return (double)distance(call, alibi_position(call, b, i), j);
+}
+
 /* The bits of −inf; selecting by bits is what compilers turn into vector code for any x86-64. */
 #define MINUS_INFINITY 0xff800000u
 

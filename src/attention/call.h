@@ -5,6 +5,8 @@
 #ifndef ATTN_ATTENTION_CALL_H
 #define ATTN_ATTENTION_CALL_H
 
+#include "kernels/dropout/dropout.h"
+
 #include <attn/attention.h>
 
 /** How positions p(i) of query rows are found; see semantics.md. */
@@ -26,7 +28,9 @@ typedef struct sdpa_call {
     const int64_t *q_offset;
     int64_t q_offset_step;  /* 0: one number for all (or none), 1: per sequence */
     attn_view lse, weights; /* 3-D, 4-D, or absent */
-    void *scratch;          /* caller's, or NULL */
+    double dropout;         /* 0 … < 1; 0: none */
+    uint64_t dropout_seed;
+    void *scratch; /* caller's, or NULL */
     size_t scratch_size;
 } sdpa_call;
 
@@ -70,6 +74,9 @@ void sdpa_addend(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t
 void sdpa_addend_f64(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t begin,
                      int64_t count, double *addend);
 
+/** What ALiBi multiplies −slope with: p(i) − j, its absolute value where causal is NONE. */
+double sdpa_distance(const sdpa_call *call, int64_t b, int64_t i, int64_t j);
+
 /**
  * Whether row i attends to column j: inside sdpa_row_range, mask 1, bias not −inf. One slot at a
  * time: rare cases.
@@ -92,6 +99,17 @@ typedef struct sdpa_kv_run {
 } sdpa_kv_run;
 sdpa_kv_run sdpa_kv_at(const sdpa_call *call, int64_t b, int64_t kv_head, int64_t begin,
                        int64_t wanted);
+
+/** The kernels' view of dropout in sequence b; rows and heads of the lanes are the caller's to set. */
+attn_dropout sdpa_dropout(const sdpa_call *call, int64_t b);
+
+/**
+ * What dropout multiplies the weights of columns begin … begin+count−1 of row i with: 0, or
+ * 1/(1−p) for those that are kept. Any interval of a row gives the same numbers at any ISA level.
+ * In f64 read it as kept or not (≠ 0): the factor itself is rounded to f32.
+ */
+void sdpa_keep(const sdpa_call *call, int64_t b, int64_t h, int64_t i, int64_t begin, int64_t count,
+               float *factor);
 
 /** The sink logit of a head; only where call->sinks is there. */
 double sdpa_sink(const sdpa_call *call, int64_t h);

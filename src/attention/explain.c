@@ -45,6 +45,8 @@ static void say_path(words *w, const sdpa_call *call, const sdpa_plan *plan)
         say(w, "path: flash, %s, in blocks of 64 query rows, because ", plan->needs.kernel);
         if (call->weights.dtype != ATTN_DTYPE_NONE) {
             say(w, "weights are wanted (they cost len_q x len_k memory and a second pass).");
+        } else if (call->dropout > 0.0 && sdpa_decode_fits(call)) {
+            say(w, "the decode path has no dropout.");
         } else {
             say(w, "%lld query rows share each key head.", rows);
         }
@@ -116,6 +118,13 @@ static void say_scores(words *w, const sdpa_call *call)
     }
     if (call->sinks.dtype != ATTN_DTYPE_NONE) {
         say(w, " Sinks: added to the denominator at the end.");
+    }
+    if (call->dropout > 0.0) {
+        say(w,
+            " Dropout: %g of the weights, by Philox of seed, sequence, head, row and column; LSE "
+            "and "
+            "weights out are without it.",
+            call->dropout);
     }
 }
 

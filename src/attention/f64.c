@@ -19,6 +19,7 @@ enum {
 typedef struct f64_scratch {
     double s[KEYS], addend[KEYS];
     unsigned char hidden[KEYS];
+    float keep[KEYS];
     double out[]; /* [dim_v], not divided yet */
 } f64_scratch;
 
@@ -66,6 +67,16 @@ static sdpa_kv_run scores(const sdpa_call *call, const f64_row *row, int64_t beg
     return run;
 }
 
+/* Dropout: weights times 0 or 1/(1−p). */
+static void drop(const sdpa_call *call, const f64_row *row, int64_t begin, int64_t count,
+                 f64_scratch *t)
+{
+    sdpa_keep(call, row->b, row->h, row->i, begin, count, t->keep);
+    for (int64_t c = 0; c < count; c++) {
+        t->s[c] *= t->keep[c] != 0.0f ? 1.0 / (1.0 - call->dropout) : 0.0;
+    }
+}
+
 /* Pass 1: maximum, sum and weighted sum of V, rescaled whenever the maximum grows. */
 static void attend(const sdpa_call *call, f64_row *row, sdpa_range range, f64_scratch *t)
 {
@@ -91,6 +102,9 @@ static void attend(const sdpa_call *call, f64_row *row, sdpa_range range, f64_sc
         }
         for (int64_t d = 0; d < call->dim_v; d++) {
             t->out[d] *= shrink;
+        }
+        if (call->dropout > 0.0) { /* after the sum: LSE is without dropout */
+            drop(call, row, begin, run.count, t);
         }
         attn_flash_f64_accumulate(t->s, t->hidden, run.v, run.v_stride, call->dim_v, run.count,
                                   t->out);

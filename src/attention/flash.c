@@ -150,6 +150,7 @@ typedef struct flash_job {
     flash_layout layout;
     const attn_flash_kernels *kernels;
     const attn_convert_kernels *convert;
+    attn_dropout_tile_fn *drop;
     char *scratch;
 } flash_job;
 
@@ -168,6 +169,7 @@ static void task(void *argument, int64_t index, int worker)
         .layout = at,
         .kernels = job->kernels,
         .convert = job->convert,
+        .drop = job->drop,
         .qt = (void *)(scratch + at->qt),
         .s = (void *)(scratch + at->s),
         .o = (void *)(scratch + at->o),
@@ -200,6 +202,7 @@ void sdpa_flash_run(const sdpa_call *call, void *scratch)
         .layout = flash_make_layout(call),
         .kernels = attn_flash_table(isa),
         .convert = attn_convert_table(isa),
+        .drop = call->dropout > 0.0 ? attn_dropout_tile_for(isa) : NULL,
         .scratch = scratch,
     };
     attn_context_run(call->context, call->batch * call->heads_kv * job.layout.row_blocks, true,

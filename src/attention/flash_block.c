@@ -102,6 +102,13 @@ void flash_begin(flash_block *x, int64_t b, int64_t kv_head, int64_t first)
         x->again[r] = true;
     }
     x->tile.rows = x->valid;
+    if (x->drop) {
+        x->dropout = sdpa_dropout(call, b);
+        for (int32_t r = 0; r < x->rows; r++) {
+            x->dropout.row[r] = (uint32_t)x->query[r];
+            x->dropout.head[r] = (uint32_t)x->head[r];
+        }
+    }
     pack_queries(x);
 }
 
@@ -203,6 +210,9 @@ static int64_t attend_tile(flash_block *x, int64_t begin, int64_t wanted, bool p
         note_best(x, begin);
     }
     x->kernels->softmax(&x->tile, x->maximum, x->s, x->m, x->l, x->alpha);
+    if (x->drop) { /* after l, so that LSE and the denominator are without it */
+        x->drop(&x->dropout, begin, (int32_t)run.count, x->valid, x->s, x->s);
+    }
     flash_values(x, &run, begin);
     x->since_fold++;
     return run.count;

@@ -45,6 +45,8 @@ typedef struct flash_block {
     const flash_layout *layout;
     const attn_flash_kernels *kernels;
     const attn_convert_kernels *convert;
+    attn_dropout_tile_fn *drop; /* NULL: no dropout */
+    attn_dropout dropout;
     float *qt, *s, *o, *total, *addend, *k, *v, *row; /* in scratch */
     int64_t b, kv_head, first; /* first: index of lane 0 in the KV head's list of rows */
     int32_t rows, valid;       /* lanes, and those of them below n_q (the first ones) */

@@ -12,11 +12,27 @@ static sdpa_path choose(const sdpa_call *call)
     if (call->q.dtype == ATTN_F64) {
         return SDPA_F64;
     }
-    /* The decode path keeps no scores, so weights come from the tiles. */
-    if (call->weights.dtype == ATTN_DTYPE_NONE && sdpa_decode_fits(call)) {
+    /* The decode path keeps no scores, so weights come from the tiles, and so does dropout, which is
+     * for training. */
+    if (call->weights.dtype == ATTN_DTYPE_NONE && call->dropout == 0.0 && sdpa_decode_fits(call)) {
         return SDPA_DECODE;
     }
     return SDPA_FLASH;
+}
+
+attn_status sdpa_scratch_size(const sdpa_call *call, const sdpa_needs *needs, size_t *size)
+{
+    size_t threads = (size_t)attn_context_threads(call->context);
+    size_t limit = SIZE_MAX / 4, workers;
+    if (needs->shared > limit || needs->per_worker > limit ||
+        !attn_mul_size(attn_round_up(needs->per_worker), threads, &workers) ||
+        !attn_add_size(attn_round_up(needs->shared), workers, size)) {
+        return attn_fail(ATTN_ERR_NO_MEMORY,
+                         "scratch: %zu bytes and %zu for each of %zu threads do not fit the "
+                         "address space; split the call",
+                         needs->shared, needs->per_worker, threads);
+    }
+    return ATTN_OK;
 }
 
 attn_status sdpa_make_plan(const sdpa_call *call, sdpa_plan *plan)
@@ -29,17 +45,7 @@ attn_status sdpa_make_plan(const sdpa_call *call, sdpa_plan *plan)
     case SDPA_DECODE: plan->needs = sdpa_decode_needs(call); break;
     case SDPA_F64: plan->needs = sdpa_f64_needs(call); break;
     }
-    size_t threads = (size_t)attn_context_threads(call->context);
-    size_t limit = SIZE_MAX / 4, workers;
-    if (plan->needs.shared > limit || plan->needs.per_worker > limit ||
-        !attn_mul_size(attn_round_up(plan->needs.per_worker), threads, &workers) ||
-        !attn_add_size(attn_round_up(plan->needs.shared), workers, &plan->scratch)) {
-        return attn_fail(ATTN_ERR_NO_MEMORY,
-                         "scratch: %zu bytes and %zu for each of %zu threads do not fit the "
-                         "address space; split the call",
-                         plan->needs.shared, plan->needs.per_worker, threads);
-    }
-    return ATTN_OK;
+    return sdpa_scratch_size(call, &plan->needs, &plan->scratch);
 }
 
 bool sdpa_is_cache(const attn_kv_view *kv)

@@ -26,6 +26,9 @@ typedef struct sdpa_plan {
 /** NO_MEMORY where the scratch does not fit the address space. */
 attn_status sdpa_make_plan(const sdpa_call *call, sdpa_plan *plan);
 
+/** Bytes of a call's scratch in all, or NO_MEMORY. */
+attn_status sdpa_scratch_size(const sdpa_call *call, const sdpa_needs *needs, size_t *size);
+
 /** True for a view of a cache, false for plain arrays (attn_kv_view_init): which rules hold. */
 bool sdpa_is_cache(const attn_kv_view *kv);
 

@@ -1,11 +1,9 @@
 /* The public calls: validate, plan, scratch, run. */
-#define _GNU_SOURCE /* clock_gettime */
 #include "attention/plan.h"
 #include "base/log.h"
 #include "par/context.h"
 
 #include <string.h>
-#include <time.h>
 
 attn_sdpa_options attn_sdpa_options_init(void)
 {
@@ -43,29 +41,23 @@ static attn_status find_scratch(const sdpa_call *call, size_t needed, void **scr
     return ATTN_OK;
 }
 
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
 /* One comma-separated line per call, for ATTN_VERBOSE=1. */
 static void log_call(const sdpa_call *call, const sdpa_plan *plan, double ms)
 {
     static const char *const causal[] = {"none", "top-left", "bottom-right"};
-    attn_log("attn,sdpa,%s,%lldx%lld/%lldx%lld,%lldx%lld/%lld,%s/%s/%s,%s%s%s%s%s%s%s%s,tasks:%lld,"
-             "split:%lld,threads:%d,scratch:%zu,%.4f ms",
-             plan->needs.kernel, (long long)call->batch, (long long)call->heads_q,
-             (long long)call->heads_kv, (long long)call->len_q, (long long)call->len_k,
-             (long long)call->dim_qk, (long long)call->dim_v, attn_dtype_name(call->q.dtype),
-             attn_dtype_name(call->kv.k.dtype), attn_dtype_name(call->out.dtype),
-             causal[call->causal], call->left >= 0 || call->right >= 0 ? "+window" : "",
-             call->softcap > 0.0 ? "+softcap" : "", call->mask.dtype ? "+mask" : "",
-             call->bias.dtype ? "+bias" : "", call->alibi.dtype ? "+alibi" : "",
-             call->sinks.dtype ? "+sinks" : "", call->cached ? "+cache" : "",
-             (long long)plan->needs.tasks, (long long)plan->needs.split,
-             attn_context_threads(call->context), plan->scratch, ms);
+    attn_log(
+        "attn,sdpa,%s,%lldx%lld/%lldx%lld,%lldx%lld/%lld,%s/%s/%s,%s%s%s%s%s%s%s%s%s,tasks:%lld,"
+        "split:%lld,threads:%d,scratch:%zu,%.4f ms",
+        plan->needs.kernel, (long long)call->batch, (long long)call->heads_q,
+        (long long)call->heads_kv, (long long)call->len_q, (long long)call->len_k,
+        (long long)call->dim_qk, (long long)call->dim_v, attn_dtype_name(call->q.dtype),
+        attn_dtype_name(call->kv.k.dtype), attn_dtype_name(call->out.dtype), causal[call->causal],
+        call->left >= 0 || call->right >= 0 ? "+window" : "", call->softcap > 0.0 ? "+softcap" : "",
+        call->mask.dtype ? "+mask" : "", call->bias.dtype ? "+bias" : "",
+        call->alibi.dtype ? "+alibi" : "", call->sinks.dtype ? "+sinks" : "",
+        call->dropout > 0.0 ? "+dropout" : "", call->cached ? "+cache" : "",
+        (long long)plan->needs.tasks, (long long)plan->needs.split,
+        attn_context_threads(call->context), plan->scratch, ms);
 }
 
 static attn_status run(const sdpa_call *call)
@@ -80,7 +72,7 @@ static attn_status run(const sdpa_call *call)
         return status;
     }
     bool verbose = attn_verbose();
-    double start = verbose ? now_ms() : 0.0;
+    double start = verbose ? attn_log_ms() : 0.0;
     switch (plan.path) {
     case SDPA_NOTHING: break;
     case SDPA_FLASH: sdpa_flash_run(call, scratch); break;
@@ -88,7 +80,7 @@ static attn_status run(const sdpa_call *call)
     case SDPA_F64: sdpa_f64_run(call, scratch); break;
     }
     if (verbose) {
-        log_call(call, &plan, now_ms() - start);
+        log_call(call, &plan, attn_log_ms() - start);
     }
     return ATTN_OK;
 }

@@ -3,47 +3,14 @@
  * it was, what it must be and the usual fix. What passes is a sdpa_call that nobody checks again.
  */
 #include "attention/call.h"
-#include "attention/views.h"
+#include "attention/take.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-/*
- * Structs that can grow: a smaller struct_size is an older caller, whose missing tail is zeros,
- * that is, defaults; a larger one a newer caller, understood as long as it uses nothing that this
- * library does not know.
- */
-static attn_status take_struct(const char *name, const char *init, const void *given, void *known,
-                               size_t known_size)
-{
-    size_t size;
-    memcpy(&size, given, sizeof size);
-    if (size < sizeof size || size > 65536) {
-        return attn_fail(ATTN_ERR_ARGUMENT,
-                         "%s: struct_size is %zu but must be sizeof the struct; start from %s()",
-                         name, size, init);
-    }
-    memset(known, 0, known_size);
-    memcpy(known, given, size < known_size ? size : known_size);
-    for (size_t n = known_size; n < size; n++) {
-        if (((const unsigned char *)given)[n] != 0) {
-            return attn_fail(ATTN_ERR_UNSUPPORTED,
-                             "%s: byte %zu is set but this library (%s) knows only the first %zu; "
-                             "use a newer libattn or leave what is new at zero",
-                             name, n, attn_version(), known_size);
-        }
-    }
-    return ATTN_OK;
-}
-
 static attn_status check_unsupported(const attn_sdpa_options *o)
 {
-    if (!(o->dropout == 0.0)) {
-        return attn_fail(ATTN_ERR_UNSUPPORTED,
-                         "dropout: is %g but dropout is not supported yet; it must be 0",
-                         o->dropout);
-    }
     if (o->cu_seqlens_q || o->cu_seqlens_k || o->num_sequences != 0) {
         return attn_fail(ATTN_ERR_UNSUPPORTED,
                          "cu_seqlens: packed sequences are not supported yet; leave cu_seqlens_q, "
@@ -73,6 +40,12 @@ static attn_status check_numbers(const attn_sdpa_options *o, bool f64, bool cach
         return attn_fail(ATTN_ERR_ARGUMENT,
                          "softcap: is %g but must be finite and above 0, or 0 for none",
                          o->softcap);
+    }
+    if (!(o->dropout >= 0.0 && o->dropout < 1.0)) {
+        return attn_fail(ATTN_ERR_ARGUMENT,
+                         "dropout: is %g but must be at least 0 and below 1; it is the share of "
+                         "weights that are dropped",
+                         o->dropout);
     }
     if (o->causal != ATTN_CAUSAL_NONE && o->causal != ATTN_CAUSAL_TOP_LEFT &&
         o->causal != ATTN_CAUSAL_BOTTOM_RIGHT) {
@@ -316,65 +289,17 @@ static attn_status take_masks(const attn_sdpa_options *o, sdpa_call *call)
     return status;
 }
 
-/* lse and weights: outputs of [batch, heads_q, len_q (, len_k)] in the type of the arithmetic. */
-static attn_status take_output(const char *name, const attn_view *given, int ndim,
-                               const sdpa_call *call, attn_view *taken)
+static attn_status check_overlaps(const sdpa_call *call)
 {
-    attn_dtype must = call->q.dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32;
-    const int64_t shape[4] = {call->batch, call->heads_q, call->len_q, call->len_k};
-    if (!given) {
-        return ATTN_OK;
-    }
-    if (given->dtype != must) {
-        return attn_fail(ATTN_ERR_DTYPE, "%s: type is %s but must be %s beside %s q", name,
-                         attn_dtype_name(given->dtype), attn_dtype_name(must),
-                         attn_dtype_name(call->q.dtype));
-    }
-    bool fits = given->ndim == ndim;
-    for (int n = 0; fits && n < ndim; n++) {
-        fits = given->shape[n] == shape[n];
-    }
-    if (!fits) {
-        attn_view want = {.ndim = ndim, .shape = {shape[0], shape[1], shape[2], shape[3]}};
-        return attn_fail(ATTN_ERR_SHAPE, "%s: shape %s must be %s, that is [batch, heads_q, %s",
-                         name, sdpa_shape_text(given).text, sdpa_shape_text(&want).text,
-                         ndim == 4 ? "len_q, len_k]" : "len_q]");
-    }
-    *taken = *given;
-    return sdpa_check_output(name, given);
-}
-
-/* Arrays of int64 are views of as many 8-byte elements. */
-static sdpa_extent array_extent(const char *name, const int64_t *array, int64_t count)
-{
-    const int64_t shape[] = {array ? count : 0};
-    attn_view view = attn_view_dense(array, ATTN_F64, 1, shape);
-    return sdpa_view_extent(name, &view);
-}
-
-static attn_status check_overlaps(const attn_sdpa_options *o, const sdpa_call *call)
-{
-    attn_view none = {0};
     const sdpa_extent outputs[] = {
         sdpa_view_extent("out", &call->out),
         sdpa_view_extent("lse", &call->lse),
         sdpa_view_extent("weights", &call->weights),
     };
-    const sdpa_extent inputs[] = {
-        sdpa_view_extent("q", &call->q),
-        sdpa_view_extent("k", &call->kv.k),
-        sdpa_view_extent("v", &call->kv.v),
-        sdpa_view_extent("mask", o->mask ? o->mask : &none),
-        sdpa_view_extent("bias", o->bias ? o->bias : &none),
-        sdpa_view_extent("sinks", &call->sinks),
-        sdpa_view_extent("alibi", &call->alibi),
-        array_extent("lengths_q", call->lengths_q, call->batch),
-        array_extent("lengths_k", call->lengths_k, call->batch),
-        array_extent("q_offset", call->q_offset, o->q_offset_count),
-        array_extent("kv first", call->kv.first, call->batch),
-    };
+    sdpa_extent inputs[SDPA_INPUTS];
+    sdpa_input_extents(call, inputs);
     return sdpa_check_overlap(outputs, (int)(sizeof outputs / sizeof *outputs), inputs,
-                              (int)(sizeof inputs / sizeof *inputs));
+                              SDPA_INPUTS);
 }
 
 /* q, kv and out: types, shapes, lengths; fills the sizes of `call`. */
@@ -448,10 +373,10 @@ attn_status sdpa_validate(attn_context *context, const attn_sdpa_options *option
     }
     attn_status s = ATTN_OK;
     if (options) {
-        s = take_struct("options", "attn_sdpa_options_init", options, &o, sizeof o);
+        s = sdpa_take_struct("options", "attn_sdpa_options_init", options, &o, sizeof o);
     }
     if (s == ATTN_OK) {
-        s = take_struct("kv", "attn_kv_view_init", kv, &cache, sizeof cache);
+        s = sdpa_take_struct("kv", "attn_kv_view_init", kv, &cache, sizeof cache);
     }
     if (s == ATTN_OK) {
         s = check_unsupported(&o);
@@ -466,10 +391,10 @@ attn_status sdpa_validate(attn_context *context, const attn_sdpa_options *option
         s = take_masks(&o, call);
     }
     if (s == ATTN_OK) {
-        s = take_output("lse", o.lse, 3, call, &call->lse);
+        s = sdpa_take_rows("lse", o.lse, 3, true, call, &call->lse);
     }
     if (s == ATTN_OK) {
-        s = take_output("weights", o.weights, 4, call, &call->weights);
+        s = sdpa_take_rows("weights", o.weights, 4, true, call, &call->weights);
     }
     if (s != ATTN_OK) {
         return s;
@@ -478,6 +403,8 @@ attn_status sdpa_validate(attn_context *context, const attn_sdpa_options *option
     call->cached = cached;
     call->scale = o.has_scale ? o.scale : 1.0 / sqrt((double)call->dim_qk);
     call->softcap = o.softcap;
+    call->dropout = o.dropout;
+    call->dropout_seed = o.dropout_seed;
     call->causal = o.causal;
     call->left = o.has_window ? o.window_left : -1;
     call->right = o.has_window ? o.window_right : -1;
@@ -485,5 +412,5 @@ attn_status sdpa_validate(attn_context *context, const attn_sdpa_options *option
     call->q_offset_step = o.q_offset_count > 1 ? 1 : 0;
     call->scratch = o.scratch;
     call->scratch_size = o.scratch_size;
-    return check_overlaps(&o, call);
+    return check_overlaps(call);
 }

@@ -1,6 +1,7 @@
 /**
  * log.c: the sink of ATTN_VERBOSE.
  */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include "base/log.h"
 
 #include <attn/base.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static void (*log_sink)(void *user, const char *line);
 static void *log_user;
@@ -30,6 +32,13 @@ bool attn_verbose(void)
         atomic_store_explicit(&known, state, memory_order_relaxed);
     }
     return state == 2;
+}
+
+double attn_log_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
 
 void attn_log(const char *format, ...)

@@ -12,4 +12,7 @@ bool attn_verbose(void);
 /** One line (no newline), cut at 511 bytes, to the sink or stderr. Call only when attn_verbose(). */
 void attn_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/** A clock in milliseconds, for the durations in such lines. */
+double attn_log_ms(void);
+
 #endif

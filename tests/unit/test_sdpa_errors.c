@@ -9,16 +9,19 @@ static fixture small(void)
     return fixture_make(&(fixture_size){ATTN_F32, 2, 4, 2, 3, 5, 8, 8});
 }
 
-/* ---- not supported yet ------------------------------------------------------------------------- */
-
-static void dropout_is_unsupported(void **state)
+static void dropout_is_a_share_below_one(void **state)
 {
     (void)state;
-    fixture f = small();
-    f.o.dropout = 0.1;
-    fixture_fails(&f, ATTN_ERR_UNSUPPORTED, "dropout");
-    fixture_free(&f);
+    const double wrong[] = {-0.1, 1.0, 1.5, INFINITY, (double)NAN};
+    for (int n = 0; n < 5; n++) {
+        fixture f = small();
+        f.o.dropout = wrong[n];
+        fixture_fails(&f, ATTN_ERR_ARGUMENT, "dropout: is ");
+        fixture_free(&f);
+    }
 }
+
+/* ---- not supported yet ------------------------------------------------------------------------- */
 
 static void packed_sequences_are_unsupported(void **state)
 {
@@ -274,7 +277,7 @@ static void options_of_an_older_or_newer_program_work(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dropout_is_unsupported),
+        cmocka_unit_test(dropout_is_a_share_below_one),
         cmocka_unit_test(packed_sequences_are_unsupported),
         cmocka_unit_test(invariant_is_unsupported),
         cmocka_unit_test(k_and_v_share_a_type),

@@ -51,3 +51,14 @@ void attn_flash_f64_accumulate(const double *p, const unsigned char *hidden, con
         }
     }
 }
+
+void attn_flash_f64_spread(const double *p, const unsigned char *hidden, const double *row,
+                           int64_t dim, int64_t keys, double *o, int64_t stride)
+{
+    assert(dim >= 1 && keys >= 0);
+    for (int64_t j = 0; j < keys; j++) {
+        for (int64_t d = 0; !hidden[j] && d < dim; d++) {
+            o[j * stride + d] += p[j] * row[d];
+        }
+    }
+}
