@@ -1,7 +1,7 @@
 /**
  * kernels/adamw/adamw.h: one step of AdamW on n ≥ 0 elements, in place:
- *   g = grad_scale·g,  m = beta1·m + rest1·g,  v = beta2·v + rest2·g²,  p = keep·p − rate·m/(√(v·correct2) + eps)
- * with rest = 1 − β, keep = 1 − lr·weight_decay, rate = lr/(1 − β₁^t), correct2 = 1/(1 − β₂^t). p, g, m, v apart; no alignment.
+ *   g = grad_scale·g,  m = beta1·m + rest1·g,  v = beta2·v + rest2·g²,  p −= decay·p + rate·m/(√(v·correct2) + eps)
+ * with rest = 1 − β, decay = lr·weight_decay (1 − decay in f32 would lose it), rate = lr/(1 − β₁^t), correct2 = 1/(1 − β₂^t). p, g, m, v apart; no alignment.
  */
 #ifndef ATTN_KERNELS_ADAMW_ADAMW_H
 #define ATTN_KERNELS_ADAMW_ADAMW_H
@@ -9,7 +9,7 @@
 #include <attn/context.h>
 
 typedef struct attn_adamw_factors {
-    double grad_scale, beta1, rest1, beta2, rest2, keep, rate, correct2, eps;
+    double grad_scale, beta1, rest1, beta2, rest2, decay, rate, correct2, eps;
 } attn_adamw_factors;
 
 typedef struct attn_adamw_table {
