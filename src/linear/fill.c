@@ -1,0 +1,112 @@
+/**
+ * fill.c: arrays of random numbers: element i of a stream is the same number whatever fills it, in whatever pieces.
+ */
+#include "base/rng.h"
+#include "linear/check.h"
+
+#include <attn/ops.h>
+
+#include <math.h>
+
+typedef struct fill {
+    uint64_t seed, stream;
+    bool normal;
+    double a, b; /* low and high, or mean and std */
+} fill;
+
+/* Box and Muller 1958: elements 2i and 2i+1 are the cosine and the sine of one pair of uniforms. */
+static double normal_at(const fill *f, uint64_t index, double *next)
+{
+    double radius = sqrt(-2.0 * log(1.0 - attn_uniform(f->seed, f->stream, index)));
+    double angle = 6.283185307179586476925 * attn_uniform(f->seed, f->stream, index + 1);
+    *next = f->a + f->b * radius * sin(angle);
+    return f->a + f->b * radius * cos(angle);
+}
+
+static void put(const attn_view *x, int64_t offset, double value)
+{
+    if (x->dtype == ATTN_F64) {
+        ((double *)x->data)[offset] = value;
+    } else {
+        ((float *)x->data)[offset] = (float)value;
+    }
+}
+
+static int64_t row_offset(const attn_view *x, int64_t row)
+{
+    int64_t offset = 0;
+    for (int d = x->ndim - 2; d >= 0; d--) {
+        offset += row % x->shape[d] * x->stride[d];
+        row /= x->shape[d];
+    }
+    return offset;
+}
+
+static void fill_rows(const fill *f, const attn_view *x, int64_t rows)
+{
+    int64_t columns = x->shape[x->ndim - 1];
+    uint64_t index = 0;
+    double next = 0.0;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t offset = row_offset(x, r);
+        for (int64_t c = 0; c < columns; c++, index++) {
+            double value = next;
+            if (!f->normal) {
+                value = f->a + (f->b - f->a) * attn_uniform(f->seed, f->stream, index);
+            } else if (index % 2 == 0) {
+                value = normal_at(f, index, &next);
+            }
+            put(x, offset + c, value);
+        }
+    }
+}
+
+static attn_status run(const fill *f, const attn_view *x)
+{
+    attn_status status = attn_check_view("x", x);
+    if (status != ATTN_OK) {
+        return status;
+    }
+    if (x->dtype != ATTN_F32 && x->dtype != ATTN_F64) {
+        return attn_fail(ATTN_ERR_DTYPE,
+                         "x: is %s, must be f32 or f64; fill an f32 array and "
+                         "convert it with attn_convert",
+                         attn_dtype_name(x->dtype));
+    }
+    if (x->shape[x->ndim - 1] > 1 && x->stride[x->ndim - 1] != 1) {
+        return attn_fail(ATTN_ERR_SHAPE, "x: stride of the last dimension is %lld, must be 1",
+                         (long long)x->stride[x->ndim - 1]);
+    }
+    int64_t rows = 1;
+    for (int d = 0; d + 1 < x->ndim; d++) {
+        if (__builtin_mul_overflow(rows, x->shape[d], &rows)) {
+            return attn_fail(ATTN_ERR_SHAPE, "x: its sizes overflow");
+        }
+    }
+    fill_rows(f, x, rows);
+    return ATTN_OK;
+}
+
+attn_status attn_fill_uniform(uint64_t seed, uint64_t stream, double low, double high,
+                              const attn_view *x)
+{
+    if (!isfinite(low) || !isfinite(high) || low > high) {
+        return attn_fail(ATTN_ERR_ARGUMENT,
+                         "low, high: are %g, %g; both must be finite and low ≤ "
+                         "high, for example −1, 1",
+                         low, high);
+    }
+    fill f = {.seed = seed, .stream = stream, .a = low, .b = high};
+    return run(&f, x);
+}
+
+attn_status attn_fill_normal(uint64_t seed, uint64_t stream, double mean, double std,
+                             const attn_view *x)
+{
+    if (!isfinite(mean) || !isfinite(std) || std < 0.0) {
+        return attn_fail(ATTN_ERR_ARGUMENT,
+                         "mean, std: are %g, %g; both must be finite and std ≥ 0", mean, std);
+    }
+    fill f = {.seed = seed, .stream = stream, .normal = true, .a = mean, .b = std};
+    return run(&f, x);
+}

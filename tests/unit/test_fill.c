@@ -1,0 +1,95 @@
+/**
+ * test_fill.c: streams of random numbers: the same whatever they are written into, and distributed as they should be.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <attn/ops.h>
+
+#include <math.h>
+#include <string.h>
+
+enum { COUNT = 40000 };
+
+static double numbers[COUNT];
+
+static attn_view dense(void *data, attn_dtype dtype, int64_t rows, int64_t cols)
+{
+    return attn_view_dense(data, dtype, 2, (int64_t[]){rows, cols});
+}
+
+/* Mean, variance and the share below one standard deviation, against what they must be within 5 deviations of their own. */
+static void test_moments(void **unused)
+{
+    (void)unused;
+    attn_view x = dense(numbers, ATTN_F64, 200, COUNT / 200);
+    for (int normal = 0; normal < 2; normal++) {
+        attn_status status =
+            normal ? attn_fill_normal(7, 3, 2.0, 0.5, &x) : attn_fill_uniform(7, 3, -1.0, 3.0, &x);
+        assert_int_equal(status, ATTN_OK);
+        double mean = normal ? 2.0 : 1.0, std = normal ? 0.5 : 4.0 / sqrt(12.0);
+        double sum = 0.0, squares = 0.0, inside = 0.0;
+        for (int i = 0; i < COUNT; i++) {
+            double d = (numbers[i] - mean) / std;
+            sum += d;
+            squares += d * d;
+            inside += fabs(d) < 1.0;
+            assert_true(normal || (numbers[i] >= -1.0 && numbers[i] < 3.0));
+        }
+        double share = normal ? 0.682689492 : 1.0 / sqrt(3.0);
+        assert_true(fabs(sum / COUNT) < 5.0 / sqrt(COUNT));
+        assert_true(fabs(squares / COUNT - 1.0) < 5.0 * sqrt(2.0 / COUNT));
+        assert_true(fabs(inside / COUNT - share) < 5.0 * sqrt(share * (1 - share) / COUNT));
+    }
+}
+
+/* f32 is f64 rounded, rows with gaps hold what dense rows hold, and gaps are not written. */
+static void test_layouts(void **unused)
+{
+    (void)unused;
+    double wide[7 * 5] = {0};
+    float gaps[7 * 9];
+    memset(gaps, 0xff, sizeof gaps);
+    attn_view x = dense(wide, ATTN_F64, 7, 5), y = attn_view_matrix(gaps, ATTN_F32, 7, 5, 9);
+    assert_int_equal(attn_fill_normal(1, 2, 0.0, 1.0, &x), ATTN_OK);
+    assert_int_equal(attn_fill_normal(1, 2, 0.0, 1.0, &y), ATTN_OK);
+    for (int r = 0; r < 7; r++) {
+        for (int c = 0; c < 5; c++) {
+            assert_true(gaps[r * 9 + c] == (float)wide[r * 5 + c]);
+        }
+        assert_true(isnan(gaps[r * 9 + 5]));
+    }
+    double other[7 * 5] = {0};
+    attn_view z = dense(other, ATTN_F64, 5, 7);
+    assert_int_equal(attn_fill_normal(1, 2, 0.0, 1.0, &z), ATTN_OK);
+    assert_memory_equal(wide, other, sizeof wide);
+    assert_int_equal(attn_fill_normal(1, 3, 0.0, 1.0, &z), ATTN_OK);
+    assert_true(wide[0] != other[0]);
+}
+
+static void test_errors(void **unused)
+{
+    (void)unused;
+    attn_view x = dense(numbers, ATTN_F64, 2, 2), half = dense(numbers, ATTN_F16, 2, 2);
+    attn_view column = x;
+    column.stride[1] = 2;
+    assert_int_equal(attn_fill_uniform(1, 0, 1.0, 0.0, &x), ATTN_ERR_ARGUMENT);
+    assert_int_equal(attn_fill_normal(1, 0, 0.0, -1.0, &x), ATTN_ERR_ARGUMENT);
+    assert_int_equal(attn_fill_normal(1, 0, NAN, 1.0, &x), ATTN_ERR_ARGUMENT);
+    assert_int_equal(attn_fill_normal(1, 0, 0.0, 1.0, &half), ATTN_ERR_DTYPE);
+    assert_int_equal(attn_fill_normal(1, 0, 0.0, 1.0, &column), ATTN_ERR_SHAPE);
+    assert_int_equal(attn_fill_normal(1, 0, 0.0, 1.0, NULL), ATTN_ERR_ARGUMENT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_layouts),
+        cmocka_unit_test(test_errors),
+    };
+    return cmocka_run_group_tests_name("fill", tests, NULL, NULL);
+}
