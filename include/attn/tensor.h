@@ -108,6 +108,12 @@ ATTN_API void attn_tape_clear(attn_tape *tape);
 /** The first failure since the last clear, or OK. attn_last_error() has its text if nothing failed since. */
 ATTN_API attn_status attn_tape_status(const attn_tape *tape);
 
+/**
+ * Makes `status` the tape's failure unless it has one, for layers built on tensors that find their arguments wrong; the text is attn_fail's.
+ * Returns NULL, to be passed on. A NULL tape is allowed.
+ */
+ATTN_API attn_tensor *attn_tape_fail(attn_tape *tape, attn_status status);
+
 /** false: operations run without being recorded (evaluation, sampling). Returns the previous value. */
 ATTN_API bool attn_tape_set_recording(attn_tape *tape, bool recording);
 

@@ -11,6 +11,11 @@ attn_tensor *attn_op_failed(attn_tape *tape, attn_status status)
     return NULL;
 }
 
+attn_tensor *attn_tape_fail(attn_tape *tape, attn_status status)
+{
+    return tape && status != ATTN_OK ? attn_op_failed(tape, status) : NULL;
+}
+
 bool attn_op_ok(attn_tape *tape, attn_status status)
 {
     if (status != ATTN_OK) {
