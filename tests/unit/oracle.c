@@ -193,6 +193,34 @@ bool oracle_attends(const attn_sdpa_options *options, const attn_view *q, const 
     return !(o->bias && load_broadcast(o->bias, b, h, i, j) == -INFINITY);
 }
 
+/* ---- dropout ---------------------------------------------------------------------------------- */
+
+/* Philox4x32-10: ten rounds of two 32×32→64-bit products; the key steps between rounds. */
+static void philox(uint32_t counter[4], uint32_t key[2])
+{
+    for (int round = 0; round < 10; round++) {
+        uint64_t a = 0xD2511F53ull * counter[0];
+        uint64_t b = 0xCD9E8D57ull * counter[2];
+        uint32_t next[4] = {(uint32_t)(b >> 32) ^ counter[1] ^ key[0], (uint32_t)b,
+                            (uint32_t)(a >> 32) ^ counter[3] ^ key[1], (uint32_t)a};
+        memcpy(counter, next, sizeof next);
+        key[0] += 0x9E3779B9u;
+        key[1] += 0xBB67AE85u;
+    }
+}
+
+double oracle_keep(const attn_sdpa_options *options, int64_t b, int64_t h, int64_t i, int64_t j)
+{
+    if (!options || options->dropout == 0) {
+        return 1;
+    }
+    uint32_t counter[4] = {(uint32_t)(j / 4), (uint32_t)i, (uint32_t)h, (uint32_t)b};
+    uint32_t key[2] = {(uint32_t)options->dropout_seed, (uint32_t)(options->dropout_seed >> 32)};
+    philox(counter, key);
+    bool kept = counter[j % 4] >= floor(options->dropout * 4294967296.0);
+    return kept ? 1 / (1 - options->dropout) : 0;
+}
+
 /* ---- one row ---------------------------------------------------------------------------------- */
 
 /* What float32 arithmetic makes of a score beyond its range. */
@@ -302,12 +330,14 @@ static void row_values(const row *r, const oracle_result *result, int64_t at)
     const double *weights = result->weights + at * result->len_k;
     const bool *attends = result->attends + at * result->len_k;
     double *out = result->out + at * result->dim_v;
+    double largest = 1 / (1 - r->o->dropout); /* of what dropout multiplies with */
     for (int64_t j = 0; j < result->len_k; j++) {
         const double *v = slot_of(r, r->vs, &r->kv->v, oracle_slot(r->kv, r->b, j));
+        double keep = oracle_keep(r->o, r->b, r->h, r->i, j);
         for (int64_t d = 0; attends[j] && d < result->dim_v; d++) {
             /* inf·0 is NaN, here as in the contract: an attended non-finite V never vanishes */
-            out[d] += weights[j] * v[d];
-            result->v_max[at] = fmax(result->v_max[at], isfinite(v[d]) ? fabs(v[d]) : 0);
+            out[d] += weights[j] * keep * v[d];
+            result->v_max[at] = fmax(result->v_max[at], isfinite(v[d]) ? fabs(v[d]) * largest : 0);
         }
     }
 }

@@ -23,8 +23,8 @@ typedef struct oracle_result {
     double *lse;     /* [batch, heads_q, len_q] */
     double *weights; /* [batch, heads_q, len_q, len_k] */
     double *bound;   /* [batch, heads_q, len_q]: the error lse and weights may have */
-    double
-        *v_max; /* [batch, heads_q, len_q]: max abs of attended v; out may be off by bound·v_max */
+    double *
+        v_max; /* [batch, heads_q, len_q]: max abs of attended v, /(1−p) with dropout; out: bound·v_max */
     oracle_kind *kind; /* [batch, heads_q, len_q] */
     bool *attends;     /* [batch, heads_q, len_q, len_k] */
 } oracle_result;
@@ -43,6 +43,12 @@ void oracle_free(oracle_result *result);
 /** Whether query row i of head h of sequence b attends to key column j, by the rules alone. */
 bool oracle_attends(const attn_sdpa_options *options, const attn_view *q, const attn_kv_view *kv,
                     bool cached, int64_t b, int64_t h, int64_t i, int64_t j);
+
+/**
+ * What dropout multiplies the weight of a slot with: 1 without dropout, else 0 or 1/(1−p). Philox
+ * written once more, from the paper.
+ */
+double oracle_keep(const attn_sdpa_options *options, int64_t b, int64_t h, int64_t i, int64_t j);
 
 /** The slot of key column j of sequence b. */
 int64_t oracle_slot(const attn_kv_view *kv, int64_t b, int64_t j);

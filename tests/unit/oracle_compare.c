@@ -69,6 +69,9 @@ static void compare_out(const oracle_result *want, const attn_view *out, double 
         /* f32 results below the smallest normal number are flushed, once per key at most */
         double flushed = want->f64 ? 0 : FLT_MIN * (double)(want->len_k + 1);
         double allowed = tolerance * want->bound[at] * want->v_max[at] + flushed;
+        if (out->dtype == ATTN_F16 && fabs(x) + allowed >= 65520 && isinf(got)) {
+            x = copysign(INFINITY, x); /* dropout takes results beyond what f16 holds */
+        }
         allowed += output_rounding(out->dtype, fabs(x) + allowed);
         consider(w, "out", at, d, got, x, want->kind[at] == ORACLE_EMPTY ? 0 : allowed);
     }

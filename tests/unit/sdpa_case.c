@@ -393,6 +393,10 @@ void sdpa_case_make(sdpa_case *c, uint64_t seed, int64_t index, int have)
     if (c->have & CASE_SOFTCAP) {
         c->options.softcap = rng_chance(r, 50) ? 50 : 0.5 + 5 * rng_uniform(r);
     }
+    if (c->have & CASE_DROPOUT) {
+        c->options.dropout = rng_chance(r, 10) ? 0.999 : rng_uniform(r);
+        c->options.dropout_seed = rng_next(r);
+    }
     random_positions(c);
     random_addends(c);
     random_outputs(c);
@@ -466,8 +470,8 @@ static void append_view(char *text, size_t size, const char *name, const attn_vi
 void sdpa_case_describe(const sdpa_case *c, char *text, size_t size)
 {
     static const char *const names[CASE_OPTIONS] = {
-        "scale", "softcap",   "causal",    "offset", "window",  "mask",   "bias", "alibi",
-        "sinks", "lengths_q", "lengths_k", "lse",    "weights", "cached", "ring", "first"};
+        "scale",     "softcap",   "causal", "offset",  "window", "mask", "bias",  "alibi",  "sinks",
+        "lengths_q", "lengths_k", "lse",    "weights", "cached", "ring", "first", "dropout"};
     const attn_sdpa_options *o = &c->options;
     snprintf(text, size,
              "q %s, kv %s, out %s, batch %lld, heads %lld/%lld, len %lld,%lld, "

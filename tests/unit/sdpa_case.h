@@ -23,10 +23,11 @@ enum {
     CASE_LSE = 1 << 11,
     CASE_WEIGHTS = 1 << 12,
     CASE_CACHED = 1 << 13,
-    CASE_RING = 1 << 14, /* only with CACHED */
-    CASE_FIRST = 1 << 15 /* only with CACHED */
+    CASE_RING = 1 << 14,  /* only with CACHED */
+    CASE_FIRST = 1 << 15, /* only with CACHED */
+    CASE_DROPOUT = 1 << 16
 };
-#define CASE_OPTIONS 16
+#define CASE_OPTIONS 17
 
 typedef struct sdpa_case {
     rng random;
