@@ -31,7 +31,7 @@ typedef enum attn_activation {
 
 /**
  * y = f(x), element by element. x, y: 1 to 4 dimensions of the same sizes; y may be x and must not overlap it otherwise.
- * f32: within 4e-7·|f(x)| + 2⁻¹¹⁹; GELU and SiLU within 4e-7·|x| (their tails to the left are small beside x).
+ * f32: within 4e-7·|f(x)| + 2⁻¹¹⁹; the two GELUs within 2e-7·|x| (their tails to the left are small beside x).
  * Where x is infinite the result is f's limit (GELU and SiLU are 0 at −∞); NaN gives NaN; nothing overflows that the result does not.
  */
 ATTN_API attn_status attn_activate(attn_context *context, attn_activation kind, const attn_view *x,
@@ -39,7 +39,7 @@ ATTN_API attn_status attn_activate(attn_context *context, attn_activation kind, 
 
 /**
  * dx = f'(x)·dy, or dx + f'(x)·dy where `accumulate`. All of one shape; dx may be dy (not where accumulating) and must not overlap otherwise.
- * f32: f' within 6e-7·max(|f'|, 1) for the two GELUs and SiLU, 6e-7·|f'| + 2⁻¹¹⁹ for the others.
+ * f32: f' within 4e-7·max(|f'|, 1) for the two GELUs and SiLU, 4e-7·|f'| + 2⁻¹¹⁹ for the others.
  */
 ATTN_API attn_status attn_activate_backward(attn_context *context, attn_activation kind,
                                             const attn_view *x, const attn_view *dy,
@@ -48,6 +48,7 @@ ATTN_API attn_status attn_activate_backward(attn_context *context, attn_activati
 /**
  * y = e^(x − max x)/Σ e^(x − max x) over the last dimension, or with `log` its logarithm, x − max x − ln Σ e^(x − max x).
  * x, y: 1 to 4 dimensions of the same sizes; y may be x. −∞ weighs 0 (log: −∞); a row that has +∞ or NaN, or nothing but −∞, is NaN.
+ * f32: within (6e-7 + 2⁻²⁴·(max x − x))·y, log: 4e-7 + 2⁻²³·(max x − x + ln Σ). A row is one thread's.
  */
 ATTN_API attn_status attn_softmax(attn_context *context, bool log, const attn_view *x,
                                   const attn_view *y);

@@ -21,7 +21,7 @@ static float relu(float x)
 
 static float relu_slope(float x)
 {
-    return x > 0.0f ? 1.0f : x <= 0.0f ? 0.0f : x;
+    return x >= FLT_MIN ? 1.0f : x < FLT_MIN ? 0.0f : x; /* subnormals count as 0 */
 }
 
 /* Φ(−a), a ≥ 0 */
