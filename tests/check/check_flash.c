@@ -1,49 +1,9 @@
 /* kernels/flash: every stage of a tile against double, full and partial, rows 1 … 64. */
-#include "check.h"
-
-#include "kernels/flash/flash.h"
+#include "check_flash_tile.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
-
-enum { LANES = ATTN_FLASH_ROWS, UNIT = ATTN_FLASH_KEYS, MOST_KEYS = 200, MOST_DIM = 140 };
-
-static int64_t up_to(int64_t n, int64_t multiple)
-{
-    return (n + multiple - 1) / multiple * multiple;
-}
-
-/* A random tile; on a partial one both ends rise from row to row, as causal and windows make them. */
-static attn_flash_tile make_tile(check *c)
-{
-    attn_flash_tile t = {.rows =
-                             (int32_t)(c->index < LANES ? c->index + 1 : check_range(c, 1, LANES)),
-                         .keys = (int32_t)check_size(c, 2 * UNIT, MOST_KEYS),
-                         .partial = check_range(c, 0, 1) == 1};
-    int64_t lo = check_range(c, 0, 2) ? 0 : check_range(c, 0, t.keys);
-    int64_t hi = check_range(c, lo, t.keys);
-    for (int r = 0; r < LANES; r++) {
-        t.lo[r] = (int32_t)lo;
-        t.hi[r] = (int32_t)hi;
-        if (r < t.rows - 1) {
-            hi = check_range(c, hi, hi + 4 < t.keys ? hi + 4 : t.keys);
-            lo = check_range(c, 0, 1) ? lo : check_range(c, lo, lo + 3 < hi ? lo + 3 : hi);
-        }
-    }
-    return t;
-}
-
-static bool attends(const attn_flash_tile *t, int64_t r, int64_t j)
-{
-    return !t->partial || (j >= t->lo[r] && j < t->hi[r]);
-}
-
-/* Sᵀ with room for whole units of keys. */
-static float *take_scores(check *c, const attn_flash_tile *t)
-{
-    return check_floats(c, "s", up_to(t->keys, UNIT) * LANES, 64);
-}
 
 /* Numbers in s[key][row]; each row has its own kind, so that hostile ones must stay in their rows. */
 static void fill_scores(check *c, const attn_flash_tile *t, float *s, bool hostile)
@@ -91,7 +51,7 @@ static void run_pack(check *c)
 
 static void run_scores(check *c)
 {
-    attn_flash_tile t = make_tile(c);
+    attn_flash_tile t = flash_make_tile(c);
     int64_t dim = check_range(c, 1, MOST_DIM);
     int64_t stride = dim + check_range(c, 0, 9);
     const float scales[] = {0.125F, 1, -0.7F, 0};
@@ -99,7 +59,7 @@ static void run_scores(check *c)
     check_values kind = (check_values)(c->index % CHECK_FINITE_KINDS);
     float *qt = check_floats(c, "qt", dim * LANES, 64);
     float *k = check_floats(c, "k", (t.keys - 1) * stride + dim, 4);
-    float *s = take_scores(c, &t);
+    float *s = flash_take_tile(c, "s", &t);
     float *maximum = check_floats(c, "maximum", LANES, 64);
     float before[LANES];
     for (int64_t d = 0; d < dim; d++) { /* lanes that are not in use hold anything: here NaN */
@@ -126,7 +86,7 @@ static void run_scores(check *c)
             size *= fabs((double)scale);
             double allowed =
                 (8 + (double)dim / 4) * 0x1p-24 * size + (double)(dim + 1) * (double)FLT_MIN;
-            if (attends(&t, r, j)) {
+            if (flash_attends(&t, r, j)) {
                 check_close(c, "s", &s[j * LANES + r], &want, &allowed, 1);
                 largest = fmax(largest, want);
                 slack = fmax(slack, allowed);
@@ -147,13 +107,13 @@ static void run_scores(check *c)
 
 static void run_modify(check *c)
 {
-    attn_flash_tile t = make_tile(c);
+    attn_flash_tile t = flash_make_tile(c);
     const float caps[] = {0, 50, 2.5F, 0.01F};
     float cap = caps[c->index % 4];
     bool add = c->index % 3 != 0 || cap == 0;
-    int64_t ld = up_to(t.keys, 16) + 16 * check_range(c, 0, 1);
-    int64_t addends = up_to(t.rows, 16) * ld;
-    float *s = take_scores(c, &t);
+    int64_t ld = flash_up_to(t.keys, 16) + 16 * check_range(c, 0, 1);
+    int64_t addends = flash_up_to(t.rows, 16) * ld;
+    float *s = flash_take_tile(c, "s", &t);
     float *addend = check_floats(c, "addend", addends, 64);
     float *maximum = check_floats(c, "maximum", LANES, 64);
     static float before[MOST_KEYS * LANES];
@@ -176,12 +136,12 @@ static void run_modify(check *c)
             double x = (double)before[j * LANES + r];
             double a = add ? (double)addend[r * ld + j] : 0;
             double capped = cap > 0 ? (double)cap * tanh(x / (double)cap) : x;
-            double want = !attends(&t, r, j) || a == -INFINITY ? -INFINITY : capped + a;
+            double want = !flash_attends(&t, r, j) || a == -INFINITY ? -INFINITY : capped + a;
             double allowed =
                 0x1p-24 * ((cap > 0 ? 8 * fabs(capped) : 0) + 2 * fabs(a) + fabs(capped)) +
                 2 * (double)FLT_MIN;
             bool skipped =
-                t.partial && !attends(&t, r, j); /* −inf, or in a group nobody looks at */
+                t.partial && !flash_attends(&t, r, j); /* −inf, or in a group nobody looks at */
             if (!skipped) {
                 check_close(c, "s", &s[j * LANES + r], &want, &allowed, 1);
                 largest = fmaxf(largest, s[j * LANES + r]);
@@ -195,8 +155,8 @@ static void run_modify(check *c)
 
 static void run_argmax(check *c)
 {
-    attn_flash_tile t = make_tile(c);
-    float *s = take_scores(c, &t);
+    attn_flash_tile t = flash_make_tile(c);
+    float *s = flash_take_tile(c, "s", &t);
     float *maximum = check_floats(c, "maximum", LANES, 64);
     int32_t *key = check_take(c, "key", LANES * sizeof(int32_t), 64);
     fill_scores(c, &t, s, false);
@@ -205,7 +165,7 @@ static void run_argmax(check *c)
         key[r] = -7;
         for (int64_t j = 0; j < t.keys && r < t.rows; j++) {
             float *at = &s[j * LANES + r];
-            *at = attends(&t, r, j) ? *at : -INFINITY; /* as modify leaves it */
+            *at = flash_attends(&t, r, j) ? *at : -INFINITY; /* as modify leaves it */
             maximum[r] = fmaxf(maximum[r], *at);
         }
         maximum[r] += (c->index + r) % 5 == 0 ? 1.0F : 0; /* found nowhere */
@@ -216,7 +176,7 @@ static void run_argmax(check *c)
     for (int64_t r = 0; r < t.rows && !c->failed; r++) {
         int32_t want = -7;
         for (int32_t j = 0; j < t.keys; j++) {
-            want = attends(&t, r, j) && s[j * LANES + r] == maximum[r] ? j : want;
+            want = flash_attends(&t, r, j) && s[j * LANES + r] == maximum[r] ? j : want;
         }
         if (key[r] != want && fabsf(maximum[r]) >= FLT_MIN && isfinite(maximum[r])) {
             check_fail(c, "key[%lld] is %d, must be %d", (long long)r, key[r], want);
@@ -239,7 +199,7 @@ static void check_softmax_row(check *c, const attn_flash_tile *t, int64_t r, con
     bool nan = false;
     for (int64_t j = 0; j < t->keys && !c->failed; j++) {
         double x = (double)before[j * LANES + r];
-        double want = attends(t, r, j) ? exp(x - base) : 0;
+        double want = flash_attends(t, r, j) ? exp(x - base) : 0;
         double allowed =
             want * (rounding + 0x1p-24 * (isfinite(x) ? fabs(x) : 0)) + 2 * (double)FLT_MIN;
         nan = nan || isnan(want);
@@ -257,8 +217,8 @@ static void check_softmax_row(check *c, const attn_flash_tile *t, int64_t r, con
 
 static void run_softmax(check *c)
 {
-    attn_flash_tile t = make_tile(c);
-    float *s = take_scores(c, &t);
+    attn_flash_tile t = flash_make_tile(c);
+    float *s = flash_take_tile(c, "s", &t);
     float *maximum = check_floats(c, "maximum", LANES, 64);
     float *m = check_floats(c, "m", LANES, 64);
     float *l = check_floats(c, "l", LANES, 64);
@@ -271,7 +231,7 @@ static void run_softmax(check *c)
         l[r] = m[r] == -INFINITY ? 0 : (float)(1 + check_uniform(c));
         maximum[r] = m[r];
         for (int64_t j = 0; j < t.keys && r < t.rows; j++) {
-            if (!attends(&t, r, j)) { /* as modify leaves it */
+            if (!flash_attends(&t, r, j)) { /* as modify leaves it */
                 s[j * LANES + r] = -INFINITY;
             } else if (s[j * LANES + r] > maximum[r]) {
                 maximum[r] = s[j * LANES + r];
@@ -293,22 +253,22 @@ static void run_softmax(check *c)
 
 static void run_values(check *c)
 {
-    attn_flash_tile t = make_tile(c);
+    attn_flash_tile t = flash_make_tile(c);
     int64_t dim = check_range(c, 1, MOST_DIM);
     int64_t stride = dim + check_range(c, 0, 9);
-    int64_t ldo = up_to(dim, 16) + 16 * check_range(c, 0, 1);
-    float *s = take_scores(c, &t);
+    int64_t ldo = flash_up_to(dim, 16) + 16 * check_range(c, 0, 1);
+    float *s = flash_take_tile(c, "s", &t);
     float *v = check_floats(c, "v", (t.keys - 1) * stride + dim, 4);
     float *alpha = check_floats(c, "alpha", LANES, 64);
     float *o = check_floats(c, "o", LANES * ldo, 64);
     static float before[LANES * 176];
-    memset(s, 0, (size_t)(up_to(t.keys, UNIT) * LANES) * 4);
+    memset(s, 0, (size_t)(flash_up_to(t.keys, UNIT) * LANES) * 4);
     check_fill(c, v, (t.keys - 1) * stride + dim, (check_values)(c->index % CHECK_FINITE_KINDS));
     check_fill(c, alpha, LANES, CHECK_NORMAL);
     check_fill(c, o, LANES * ldo, CHECK_NORMAL);
     for (int64_t r = 0; r < t.rows; r++) {
         for (int64_t j = 0; j < t.keys; j++) {
-            s[j * LANES + r] = attends(&t, r, j) ? (float)check_uniform(c) : 0;
+            s[j * LANES + r] = flash_attends(&t, r, j) ? (float)check_uniform(c) : 0;
         }
     }
     memcpy(before, o, (size_t)(LANES * ldo) * 4);
@@ -363,7 +323,7 @@ static void run_finish(check *c)
     int64_t dim = check_size(c, 16, MOST_DIM);
     double want[MOST_DIM];
     double allowed[MOST_DIM];
-    float *o = check_floats(c, "o", up_to(dim, 16), 64);
+    float *o = check_floats(c, "o", flash_up_to(dim, 16), 64);
     float *out = check_floats(c, "out", dim, 4);
     float factor = (float)check_normal(c);
     bool all = true;

@@ -22,6 +22,31 @@ static inline __m256i attn_flash_first_avx2(int64_t n)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)n), lane);
 }
 
+/*
+ * eˣ for x ≤ 0; NaN gives NaN, −inf and what would be subnormal give 0, 0 gives exactly 1. The
+ * polynomial is that of flash_softmax_avx512.c; 2ⁿ is added to the exponent bits, so y is kept
+ * where that is a number. NaN passes through the maximum (which returns its second operand) and the
+ * polynomial; the integer made of it adds 0.
+ */
+static inline __attribute__((always_inline)) __m256 attn_flash_exp_avx2(__m256 x)
+{
+    const __m256 lowest = _mm256_set1_ps(-126.0f);
+    __m256 y = _mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p+0f));
+    __m256 tiny = _mm256_cmp_ps(y, lowest, _CMP_LT_OQ);
+    y = _mm256_max_ps(lowest, y);
+    __m256 n = _mm256_round_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_sub_ps(y, n);
+    __m256 p = _mm256_set1_ps(0x1.5bba14p-10f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.3cea88p-7f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.c6b752p-5f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.ebf9bcp-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.62e42ap-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    p = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
+    return _mm256_andnot_ps(tiny, p);
+}
+
 /* r[i] lane j ↔ r[j] lane i. */
 static inline __attribute__((always_inline)) void attn_flash_transpose_avx2(__m256 r[8])
 {

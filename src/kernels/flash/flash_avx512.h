@@ -21,6 +21,26 @@ void attn_flash_values_avx512(const attn_flash_tile *tile, const float *s, const
 void attn_flash_fold_avx512(int32_t rows, int64_t ldo, const float *beta, float *o, float *total);
 bool attn_flash_finish_avx512(const float *o, float factor, int64_t dim, float *out);
 
+/*
+ * eˣ for x ≤ 0; NaN gives NaN, −inf and what would be subnormal give 0, 0 gives exactly 1. y =
+ * x·log₂e splits into an integer and r in [−½, ½] (vreduceps); 2^r is a minimax polynomial of
+ * degree 5 with a constant term of 1 (1.1e-7 relative with its coefficients in f32); vscalefps puts
+ * the two together. The maximum is subtracted before the multiplication, so scores near ±FLT_MAX do
+ * not overflow.
+ */
+static inline __attribute__((always_inline)) __m512 attn_flash_exp_avx512(__m512 x)
+{
+    __m512 y = _mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f));
+    __m512 r = _mm512_reduce_ps(y, 0);
+    __m512 p = _mm512_set1_ps(0x1.5bba14p-10f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.3cea88p-7f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.c6b752p-5f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.ebf9bcp-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.62e42ap-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, _mm512_sub_ps(y, r));
+}
+
 /* r[i] lane j ↔ r[j] lane i. Shuffles within 128 bits, then of 128-bit quarters. */
 static inline __attribute__((always_inline)) void attn_flash_transpose_avx512(__m512 r[16])
 {

@@ -9,31 +9,6 @@
 enum { ROWS = ATTN_FLASH_ROWS, WIDTH = 8 };
 
 /*
- * eˣ for x ≤ 0; NaN gives NaN, −inf and what would be subnormal give 0, 0 gives exactly 1. The
- * polynomial is that of flash_softmax_avx512.c; 2ⁿ is added to the exponent bits, so y is kept
- * where that is a number. NaN passes through the maximum (which returns its second operand) and the
- * polynomial; the integer made of it adds 0.
- */
-static inline __attribute__((always_inline)) __m256 exp_nonpositive(__m256 x)
-{
-    const __m256 lowest = _mm256_set1_ps(-126.0f);
-    __m256 y = _mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p+0f));
-    __m256 tiny = _mm256_cmp_ps(y, lowest, _CMP_LT_OQ);
-    y = _mm256_max_ps(lowest, y);
-    __m256 n = _mm256_round_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m256 r = _mm256_sub_ps(y, n);
-    __m256 p = _mm256_set1_ps(0x1.5bba14p-10f);
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.3cea88p-7f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.c6b752p-5f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.ebf9bcp-3f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.62e42ap-1f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
-    p = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
-    return _mm256_andnot_ps(tiny, p);
-}
-
-/*
  * tanh: x + x³·P(x²) below 0.625, else (1 − e)/(1 + e) with e = exp(−2|x|), and x's sign; see
  * flash_softmax_avx512.c.
  */
@@ -47,7 +22,7 @@ static inline __m256 tanh_8(__m256 x)
     p = _mm256_fmadd_ps(p, square, _mm256_set1_ps(0x1.110726p-3f));
     p = _mm256_fmadd_ps(p, square, _mm256_set1_ps(-0x1.555532p-2f));
     __m256 low = _mm256_fmadd_ps(_mm256_mul_ps(p, square), x, x);
-    __m256 e = exp_nonpositive(_mm256_mul_ps(size, _mm256_set1_ps(-2.0f)));
+    __m256 e = attn_flash_exp_avx2(_mm256_mul_ps(size, _mm256_set1_ps(-2.0f)));
     __m256 high = _mm256_div_ps(_mm256_sub_ps(one, e), _mm256_add_ps(one, e));
     high = _mm256_or_ps(high, _mm256_and_ps(x, sign));
     return _mm256_blendv_ps(high, low, _mm256_cmp_ps(size, _mm256_set1_ps(0.625f), _CMP_LT_OQ));
@@ -153,13 +128,13 @@ static inline __m256 weigh(float *s, int32_t begin, int32_t end, __m256 from)
 #pragma GCC unroll 4
         for (int n = 0; n < 4; n++) {
             __m256 x = _mm256_load_ps(s + (j + n) * ROWS);
-            __m256 p = exp_nonpositive(_mm256_sub_ps(x, from));
+            __m256 p = attn_flash_exp_avx2(_mm256_sub_ps(x, from));
             sum[n] = _mm256_add_ps(sum[n], p);
             _mm256_store_ps(s + (j + n) * ROWS, p);
         }
     }
     for (; j < end; j++) {
-        __m256 p = exp_nonpositive(_mm256_sub_ps(_mm256_load_ps(s + j * ROWS), from));
+        __m256 p = attn_flash_exp_avx2(_mm256_sub_ps(_mm256_load_ps(s + j * ROWS), from));
         sum[0] = _mm256_add_ps(sum[0], p);
         _mm256_store_ps(s + j * ROWS, p);
     }
@@ -176,7 +151,7 @@ void attn_flash_softmax_avx2(const attn_flash_tile *tile, const float *maximum, 
         __m256 top = _mm256_load_ps(maximum + lane);
         __m256 nothing = _mm256_cmp_ps(top, lowest, _CMP_EQ_OQ);
         __m256 from = _mm256_andnot_ps(nothing, top); /* 0 where nothing was attended yet */
-        __m256 shrink = exp_nonpositive(_mm256_sub_ps(_mm256_load_ps(m + lane), from));
+        __m256 shrink = attn_flash_exp_avx2(_mm256_sub_ps(_mm256_load_ps(m + lane), from));
         /*
          * Values are summed over rows of different groups: keys that this group leaves out weigh 0.
          */

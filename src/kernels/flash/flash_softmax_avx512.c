@@ -9,26 +9,6 @@
 enum { ROWS = ATTN_FLASH_ROWS, LANES = ATTN_FLASH_LANES };
 
 /*
- * eˣ for x ≤ 0; NaN gives NaN, −inf and what would be subnormal give 0, 0 gives exactly 1. y =
- * x·log₂e splits into an integer and r in [−½, ½] (vreduceps); 2^r is a minimax polynomial of
- * degree 5 with a constant term of 1 (1.1e-7 relative with its coefficients in f32); vscalefps puts
- * the two together. The maximum is subtracted before the multiplication, so scores near ±FLT_MAX do
- * not overflow.
- */
-static inline __attribute__((always_inline)) __m512 exp_nonpositive(__m512 x)
-{
-    __m512 y = _mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f));
-    __m512 r = _mm512_reduce_ps(y, 0);
-    __m512 p = _mm512_set1_ps(0x1.5bba14p-10f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.3cea88p-7f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.c6b752p-5f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.ebf9bcp-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.62e42ap-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, _mm512_sub_ps(y, r));
-}
-
-/*
  * tanh: x + x³·P(x²) below 0.625 (4.4e-9 relative: small scores under a large cap must keep all
  * their bits), else (1 − e)/(1 + e) with e = exp(−2|x|), and x's sign.
  */
@@ -42,7 +22,7 @@ static inline __m512 tanh_16(__m512 x)
     p = _mm512_fmadd_ps(p, square, _mm512_set1_ps(-0x1.555532p-2f));
     __m512 low = _mm512_fmadd_ps(_mm512_mul_ps(p, square), x, x);
     __m512 one = _mm512_set1_ps(1.0f);
-    __m512 e = exp_nonpositive(_mm512_mul_ps(size, _mm512_set1_ps(-2.0f)));
+    __m512 e = attn_flash_exp_avx512(_mm512_mul_ps(size, _mm512_set1_ps(-2.0f)));
     __m512 high = _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e));
     high = _mm512_or_ps(high, _mm512_and_ps(x, _mm512_set1_ps(-0.0f)));
     __mmask16 small = _mm512_cmp_ps_mask(size, _mm512_set1_ps(0.625f), _CMP_LT_OQ);
@@ -152,13 +132,13 @@ static inline __m512 weigh(float *s, int32_t begin, int32_t end, __m512 from)
 #pragma GCC unroll 4
         for (int n = 0; n < 4; n++) {
             __m512 x = _mm512_load_ps(s + (j + n) * ROWS);
-            __m512 p = exp_nonpositive(_mm512_sub_ps(x, from));
+            __m512 p = attn_flash_exp_avx512(_mm512_sub_ps(x, from));
             sum[n] = _mm512_add_ps(sum[n], p);
             _mm512_store_ps(s + (j + n) * ROWS, p);
         }
     }
     for (; j < end; j++) {
-        __m512 p = exp_nonpositive(_mm512_sub_ps(_mm512_load_ps(s + j * ROWS), from));
+        __m512 p = attn_flash_exp_avx512(_mm512_sub_ps(_mm512_load_ps(s + j * ROWS), from));
         sum[0] = _mm512_add_ps(sum[0], p);
         _mm512_store_ps(s + j * ROWS, p);
     }
@@ -175,7 +155,7 @@ void attn_flash_softmax_avx512(const attn_flash_tile *tile, const float *maximum
         __m512 top = _mm512_load_ps(maximum + lane);
         __mmask16 nothing = _mm512_cmp_ps_mask(top, lowest, _CMP_EQ_OQ);
         __m512 from = _mm512_mask_blend_ps(nothing, top, _mm512_setzero_ps());
-        __m512 shrink = exp_nonpositive(_mm512_sub_ps(_mm512_load_ps(m + lane), from));
+        __m512 shrink = attn_flash_exp_avx512(_mm512_sub_ps(_mm512_load_ps(m + lane), from));
         /*
          * Values are summed over rows of different groups: keys that this group leaves out weigh 0.
          */
