@@ -72,13 +72,7 @@ static attn_status run(const sdpa_backward_call *call)
         write_zeros(call);
         return ATTN_OK;
     }
-    if (!f64) {
-        return attn_fail(ATTN_ERR_UNSUPPORTED,
-                         "q: is %s but the backward of f32 and 16-bit arrays is not there yet; it "
-                         "must be f64",
-                         attn_dtype_name(forward->q.dtype));
-    }
-    sdpa_needs needs = sdpa_backward_f64_needs(call);
+    sdpa_needs needs = f64 ? sdpa_backward_f64_needs(call) : sdpa_backward_flash_needs(call);
     size_t size;
     void *scratch;
     attn_status status = sdpa_scratch_size(forward, &needs, &size);
@@ -90,7 +84,11 @@ static attn_status run(const sdpa_backward_call *call)
     }
     bool verbose = attn_verbose();
     double start = verbose ? attn_log_ms() : 0.0;
-    sdpa_backward_f64_run(call, scratch);
+    if (f64) {
+        sdpa_backward_f64_run(call, scratch);
+    } else {
+        sdpa_backward_flash_run(call, scratch);
+    }
     if (verbose) {
         log_call(call, &needs, size, attn_log_ms() - start);
     }

@@ -56,6 +56,13 @@ void flash_to_f32(const flash_block *x, attn_dtype dtype, const void *src, int64
     }
 }
 
+float flash_cap(const sdpa_call *call)
+{
+    /* A cap beyond float's range caps nothing; one below it leaves scores of about 0. */
+    float cap = call->softcap > (double)FLT_MAX ? 0.0f : (float)call->softcap;
+    return call->softcap > 0.0 && call->softcap < (double)FLT_MIN ? FLT_MIN : cap;
+}
+
 static const void *q_row(const flash_block *x, int32_t r)
 {
     const attn_view *q = &x->call->q;
@@ -84,20 +91,20 @@ static void pack_queries(flash_block *x)
     }
 }
 
-void flash_begin(flash_block *x, int64_t b, int64_t kv_head, int64_t first)
+void flash_begin_rows(flash_block *x, int64_t b, int64_t head, int64_t heads, int64_t first)
 {
     const sdpa_call *call = x->call;
-    int64_t all = call->len_q * call->group - first;
-    int64_t live = sdpa_rows(call, b) * call->group - first;
+    int64_t all = call->len_q * heads - first;
+    int64_t live = sdpa_rows(call, b) * heads - first;
     x->b = b;
-    x->kv_head = kv_head;
+    x->kv_head = head / call->group;
     x->first = first;
     x->rows = (int32_t)(all < ROWS ? all : ROWS);
     x->valid = (int32_t)(live < 0 ? 0 : live < ROWS ? live : ROWS);
     x->mode = FLASH_PLAIN;
     for (int32_t r = 0; r < x->rows; r++) {
-        x->head[r] = kv_head * call->group + (first + r) % call->group;
-        x->query[r] = (first + r) / call->group;
+        x->head[r] = head + (first + r) % heads;
+        x->query[r] = (first + r) / heads;
         x->range[r] = sdpa_row_range(call, b, x->query[r]);
         x->again[r] = true;
     }
@@ -110,6 +117,11 @@ void flash_begin(flash_block *x, int64_t b, int64_t kv_head, int64_t first)
         }
     }
     pack_queries(x);
+}
+
+void flash_begin(flash_block *x, int64_t b, int64_t kv_head, int64_t first)
+{
+    flash_begin_rows(x, b, kv_head * x->call->group, x->call->group, first);
 }
 
 /* Sets the tile's intervals for columns begin … begin+count−1. */
@@ -133,6 +145,31 @@ static void fill_addend(flash_block *x, int64_t begin, int64_t count)
     }
 }
 
+void flash_score_tile(flash_block *x, const float *k, int64_t stride, int64_t begin, int64_t count,
+                      bool partial)
+{
+    const sdpa_call *call = x->call;
+    set_tile(x, begin, count, partial);
+    memcpy(x->maximum, x->m, sizeof x->m);
+    x->kernels->scores(&x->tile, x->qt, k, stride, call->dim_qk, (float)call->scale, x->s,
+                       x->maximum);
+    float cap = flash_cap(call);
+    bool addend = sdpa_has_addend(call);
+    if (addend) {
+        fill_addend(x, begin, count);
+    }
+    if (cap > 0.0f && x->capped) {
+        x->kernels->modify(&x->tile, cap, NULL, 0, x->s, x->maximum);
+        memcpy(x->capped, x->s, (size_t)(count * ROWS) * sizeof *x->s);
+        cap = 0.0f;
+    }
+    if (addend || cap > 0.0f || partial) {
+        memcpy(x->maximum, x->m, sizeof x->m); /* of what is left, not of raw scores */
+        x->kernels->modify(&x->tile, cap, addend ? x->addend : NULL, x->layout->ld_addend, x->s,
+                           x->maximum);
+    }
+}
+
 sdpa_kv_run flash_scores(flash_block *x, int64_t begin, int64_t wanted, bool partial)
 {
     const sdpa_call *call = x->call;
@@ -148,22 +185,7 @@ sdpa_kv_run flash_scores(flash_block *x, int64_t begin, int64_t wanted, bool par
         k = x->k;
         stride = call->dim_qk;
     }
-    set_tile(x, begin, run.count, partial);
-    memcpy(x->maximum, x->m, sizeof x->m);
-    x->kernels->scores(&x->tile, x->qt, k, stride, call->dim_qk, (float)call->scale, x->s,
-                       x->maximum);
-    /* A cap beyond float's range caps nothing; one below it leaves scores of about 0. */
-    float cap = call->softcap > (double)FLT_MAX ? 0.0f : (float)call->softcap;
-    cap = call->softcap > 0.0 && call->softcap < (double)FLT_MIN ? FLT_MIN : cap;
-    bool addend = sdpa_has_addend(call);
-    if (addend) {
-        fill_addend(x, begin, run.count);
-    }
-    if (addend || cap > 0.0f || partial) {
-        memcpy(x->maximum, x->m, sizeof x->m); /* of what is left, not of raw scores */
-        x->kernels->modify(&x->tile, cap, addend ? x->addend : NULL, x->layout->ld_addend, x->s,
-                           x->maximum);
-    }
+    flash_score_tile(x, k, stride, begin, run.count, partial);
     return run;
 }
 
@@ -264,7 +286,13 @@ double flash_exact_score(flash_block *x, int32_t r, int64_t column)
     return score;
 }
 
-void flash_walk(flash_block *x, int64_t (*visit)(flash_block *, int64_t, int64_t, bool))
+static int64_t clip(int64_t column, int64_t begin, int64_t end)
+{
+    return column < begin ? begin : column > end ? end : column;
+}
+
+void flash_walk_columns(flash_block *x, int64_t begin, int64_t end,
+                        int64_t (*visit)(flash_block *, int64_t, int64_t, bool))
 {
     if (x->valid == 0) {
         return;
@@ -274,6 +302,8 @@ void flash_walk(flash_block *x, int64_t (*visit)(flash_block *, int64_t, int64_t
      * all rows see.
      */
     sdpa_range top = x->range[0], bottom = x->range[x->valid - 1];
+    top = (sdpa_range){clip(top.begin, begin, end), clip(top.end, begin, end)};
+    bottom = (sdpa_range){clip(bottom.begin, begin, end), clip(bottom.end, begin, end)};
     int64_t full_begin = bottom.begin, full_end = top.end;
     if (top.begin == bottom.begin && top.end == bottom.end) {
         walk_region(x, top.begin, top.end, false, visit);
@@ -287,6 +317,11 @@ void flash_walk(flash_block *x, int64_t (*visit)(flash_block *, int64_t, int64_t
     walk_region(x, top.begin, full_begin, true, visit);
     walk_region(x, full_begin, full_end, false, visit);
     walk_region(x, full_end, bottom.end, true, visit);
+}
+
+void flash_walk(flash_block *x, int64_t (*visit)(flash_block *, int64_t, int64_t, bool))
+{
+    flash_walk_columns(x, 0, x->call->len_k, visit);
 }
 
 void flash_attend(flash_block *x)

@@ -48,6 +48,7 @@ typedef struct flash_block {
     attn_dropout_tile_fn *drop; /* NULL: no dropout */
     attn_dropout dropout;
     float *qt, *s, *o, *total, *addend, *k, *v, *row; /* in scratch */
+    float *capped;             /* NULL, or room for a tile: capped scores are kept, for backward */
     int64_t b, kv_head, first; /* first: index of lane 0 in the KV head's list of rows */
     int32_t rows, valid;       /* lanes, and those of them below n_q (the first ones) */
     flash_mode mode;
@@ -72,6 +73,12 @@ typedef struct flash_block {
  */
 void flash_begin(flash_block *x, int64_t b, int64_t kv_head, int64_t first);
 
+/**
+ * The same for rows of `heads` query heads from `head`, all of one KV head, in turn: row t of that
+ * list is query row t / heads of head + t % heads.
+ */
+void flash_begin_rows(flash_block *x, int64_t b, int64_t head, int64_t heads, int64_t first);
+
 /** Runs all keys through the tiles in x->mode: o, m, l are then those of the whole rows. */
 void flash_attend(flash_block *x);
 
@@ -87,6 +94,13 @@ void flash_weights(flash_block *x);
  * some row sees less than all of them.
  */
 sdpa_kv_run flash_scores(flash_block *x, int64_t begin, int64_t wanted, bool partial);
+
+/** The same for `count` columns whose K, in f32, is given, and which lie in one tile. */
+void flash_score_tile(flash_block *x, const float *k, int64_t stride, int64_t begin, int64_t count,
+                      bool partial);
+
+/** The softcap as the kernels take it; 0: none. */
+float flash_cap(const sdpa_call *call);
 
 /** dst = `count` elements of src in f32. */
 void flash_to_f32(const flash_block *x, attn_dtype dtype, const void *src, int64_t count,
@@ -104,5 +118,10 @@ double flash_exact_score(flash_block *x, int32_t r, int64_t column);
  */
 void flash_walk(flash_block *x,
                 int64_t (*visit)(flash_block *x, int64_t begin, int64_t wanted, bool partial));
+
+/** The same within columns begin … end−1. */
+void flash_walk_columns(flash_block *x, int64_t begin, int64_t end,
+                        int64_t (*visit)(flash_block *x, int64_t begin, int64_t wanted,
+                                         bool partial));
 
 #endif
