@@ -12,6 +12,7 @@
 
 enum {
     COLUMNS = 512, /* of k taken at once: a panel of them passes every tile of a block from L2 */
+    LONG = 192,    /* columns from which a tile hides the fetching of the next one's sums */
     SHARED_FLOATS = 2 << 20 /* of a packed for all threads at a time */
 };
 
@@ -95,6 +96,16 @@ static void multiply(const product *p, float *c, int64_t panel, int rows, range 
     }
 }
 
+/* Asks for the place of the next tile's sums, which the kernel would otherwise wait for at its start. */
+static void ask(const float *c, int64_t c_row, int64_t rows, int64_t nr)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t i = 0; i < nr; i += 16) {
+            __builtin_prefetch(c + r * c_row + i, 1, 3);
+        }
+    }
+}
+
 /*
  * Rows × panels of one matrix over one block of k, `tiles` being those rows over `packed`: each panel is packed and
  * meets all tiles.
@@ -112,8 +123,12 @@ static void multiply_block(const product *p, int64_t x, int64_t y, attn_linear_p
                            left < nr ? (int)left : (int)nr, k.end - k.begin, (int)nr, w);
         for (int64_t r = piece.r0; r < piece.r1; r += mr) {
             int rows = piece.r1 - r < mr ? (int)(piece.r1 - r) : (int)mr;
-            multiply(p, c_at(call, x, y) + r * call->c_row + panel * nr, panel, rows, k,
-                     tiles + (r - piece.r0) * length + skip * rows, w);
+            float *c = c_at(call, x, y) + r * call->c_row + panel * nr;
+            int64_t next = piece.r1 - r - rows;
+            if (next > 0 && k.end - k.begin >= LONG) {
+                ask(c + rows * call->c_row, call->c_row, next < mr ? next : mr, nr);
+            }
+            multiply(p, c, panel, rows, k, tiles + (r - piece.r0) * length + skip * rows, w);
         }
     }
 }
@@ -235,10 +250,13 @@ attn_status attn_matmul_f32(attn_context *context, const attn_matmul_call *call)
     int64_t mr = p.table->mr, nr = p.table->nr, k = call->k > 0 ? call->k : 1;
     int64_t matrices = call->lead[0] * call->lead[1];
     p.panels = (call->n - 1) / nr + 1;
-    p.columns = round_up((k - 1) / ((k - 1) / COLUMNS + 1) + 1, 8);
+    int64_t runs = (k + COLUMNS / 2 - 1) / COLUMNS;
+    p.columns = round_up((k - 1) / (runs > 0 ? runs : 1) + 1, 8);
     int64_t fits = attn_linear_cached_bytes() / (p.columns * (int64_t)sizeof(float)) / mr * mr;
     fits = fits < 4 * mr ? 4 * mr : fits;
-    p.block = fits < call->m ? fits : call->m;
+    /* Even blocks, a little larger rather than one more. */
+    int64_t blocks = (call->m + fits * 3 / 4 - 1) / fits;
+    p.block = round_up((call->m - 1) / (blocks > 0 ? blocks : 1) + 1, mr);
 
     double one = (double)call->m * (double)call->n * (double)(call->k + 1);
     if (threads == 1 || matrices >= 4 * threads || one * (double)matrices < 2 * PIECE_WORK) {
