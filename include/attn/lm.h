@@ -12,5 +12,6 @@
 #include <attn/sampler.h>
 #include <attn/tensor.h>
 #include <attn/tokenizer.h>
+#include <attn/tokenizer_train.h>
 
 #endif

@@ -90,9 +90,12 @@ void attn_gguf_close(attn_gguf *file)
     free(file->tensors);
     free(file->tensor_order);
     gguf_free_names(file);
-    if (file->map) {
+    if (file->heap) {
+        free((void *)(uintptr_t)file->map);
+    } else if (file->map) {
         munmap((void *)(uintptr_t)file->map, file->size);
     }
+    attn_safetensors_close(file->lender);
     free(file->path);
     free(file);
 }
@@ -104,5 +107,5 @@ const char *attn_gguf_path(const attn_gguf *file)
 
 size_t attn_gguf_file_bytes(const attn_gguf *file)
 {
-    return file ? file->size : 0;
+    return file ? (file->shown_bytes ? file->shown_bytes : file->size) : 0;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lm/gguf_build.h"
 #include "lm/gguf_cursor.h"
 
 /* Names are copied into chunks of this many bytes (more for a longer name): pointers into them
@@ -96,6 +97,20 @@ static char *store(attn_gguf *file, size_t size)
     char *place = chunk->bytes + chunk->used;
     chunk->used += size;
     return place;
+}
+
+void *gguf_store(attn_gguf *file, size_t size)
+{
+    const size_t alignment = 64;
+    gguf_chunk *chunk = size < SIZE_MAX / 2 ? malloc(sizeof *chunk + size + alignment) : NULL;
+    if (!chunk) {
+        return NULL;
+    }
+    /* Behind the chunk of names that is being filled. */
+    gguf_chunk **link = file->names ? &file->names->next : &file->names;
+    *chunk = (gguf_chunk){.next = *link, .used = size + alignment, .size = size + alignment};
+    *link = chunk;
+    return (void *)(((uintptr_t)chunk->bytes + alignment - 1) & ~(uintptr_t)(alignment - 1));
 }
 
 void gguf_free_names(attn_gguf *file)

@@ -6,6 +6,7 @@
 #define ATTN_LM_GGUF_FILE_H
 
 #include <attn/gguf.h>
+#include <attn/safetensors.h>
 
 /** A piece of memory for names; gguf_cursor.c knows it. */
 typedef struct gguf_chunk gguf_chunk;
@@ -33,11 +34,18 @@ struct attn_gguf {
     attn_gguf_tensor *tensors;
     size_t tensor_count;
     uint32_t *tensor_order; /**< indices of tensors, by name */
+
+    bool heap;                /**< map is memory of our own, not a mapped file */
+    attn_safetensors *lender; /**< what lends the bytes of tensors; closed with the file */
+    size_t shown_bytes;       /**< the size to tell, where it is not the map's; 0 otherwise */
 };
 
 /** Reads header, metadata and tensor table of file->map into `file`; what it allocated is file's,
  * also on failure. */
 attn_status gguf_parse(attn_gguf *file);
+
+/** Sorts the tensors by name into file->tensor_order (which was NULL); FORMAT when a name is there twice. */
+attn_status gguf_index_tensors(attn_gguf *file);
 
 /** Frees the chunks of names. */
 void gguf_free_names(attn_gguf *file);

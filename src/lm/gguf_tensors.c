@@ -150,7 +150,7 @@ static int by_address(const void *a, const void *b, void *user)
     return (x > y) - (x < y);
 }
 
-static attn_status index_tensors(attn_gguf *file)
+attn_status gguf_index_tensors(attn_gguf *file)
 {
     file->tensor_order = gguf_sorted_indices(file, file->tensor_count, by_name);
     if (!file->tensor_order) {
@@ -203,7 +203,7 @@ attn_status gguf_take_tensors(gguf_cursor *c)
         status = take_tensor(c, &file->tensors[i], &offsets[i]);
     }
     if (status == ATTN_OK) {
-        status = index_tensors(file);
+        status = gguf_index_tensors(file);
     }
     if (status == ATTN_OK) {
         status = place_tensors(file, c->at, offsets);

@@ -41,6 +41,8 @@ static const pre_split known[] = {
      .whole_words = true,
      .default_bos = true},
     {.name = "qwen2", .stages = {SINCE_GPT4("\\p{N}")}},
+    /* Every character a word: tokenizers that have one token per character. */
+    {.name = SPLIT_CHARACTERS, .stages = {"[\\s\\S]"}, .whole_words = true},
 };
 
 /* Other names that the same tokenizers go by in files. */
@@ -139,6 +141,11 @@ void splitter_destroy(splitter *s)
         pcre2_code_free(s->code[i]);
     }
     free(s);
+}
+
+const char *splitter_name(const splitter *s)
+{
+    return s->pre->name;
 }
 
 bool splitter_whole_words(const splitter *s)

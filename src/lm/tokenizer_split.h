@@ -10,6 +10,12 @@
  */
 typedef struct splitter splitter;
 
+/** The pre-split of tokenizers with one token per character; not the name of a pre-split of GGUF files elsewhere. */
+#define SPLIT_CHARACTERS "attn-characters"
+
+/** The name of a splitter's pre-split, aliases resolved. */
+const char *splitter_name(const splitter *s);
+
 /** What a splitter needs during one call: match data and stacks. */
 typedef struct split_run split_run;
 

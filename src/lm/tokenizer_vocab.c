@@ -34,6 +34,23 @@ static int byte_of(uint32_t code)
     return n == 0x43 ? 0xad : -1;
 }
 
+size_t vocab_encode_byte(unsigned char byte, char text[2])
+{
+    uint32_t code = byte;
+    if (!prints(byte)) {
+        code = 0x100 + (byte <= 0x20   ? byte
+                        : byte == 0xad ? 0x43u
+                                       : (uint32_t)(byte - 0x7f + 0x21));
+    }
+    if (code < 0x80) {
+        text[0] = (char)code;
+        return 1;
+    }
+    text[0] = (char)(0xc0 | code >> 6);
+    text[1] = (char)(0x80 | (code & 0x3f));
+    return 2;
+}
+
 bool vocab_decode(const char *text, size_t size, char *bytes, size_t *count)
 {
     *count = 0;

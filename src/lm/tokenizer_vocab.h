@@ -58,6 +58,9 @@ int32_t vocab_match_special(const vocab *v, const char *text, size_t size);
  */
 bool vocab_decode(const char *text, size_t size, char *bytes, size_t *count);
 
+/** The character of GPT-2's alphabet that a byte is written as: 1 or 2 bytes of UTF-8 in text; how many. */
+size_t vocab_encode_byte(unsigned char byte, char text[2]);
+
 /** The token's bytes. */
 static inline const char *vocab_bytes(const vocab *v, int32_t id, size_t *size)
 {

@@ -148,6 +148,30 @@ static attn_status tensors(void)
     return status;
 }
 
+/* Learned from a text, as JSON and back. (jansson's own allocations are not ours to fail.) */
+static attn_status learn(void)
+{
+    static const char text[] = "the cat and the hat and that cat";
+    char *json = NULL;
+    attn_tokenizer *tokenizer = NULL, *read = NULL, *characters = NULL;
+    attn_status status = attn_tokenizer_train_bpe(text, sizeof text - 1, NULL, &tokenizer);
+    if (status == ATTN_OK) {
+        status = attn_tokenizer_to_json(tokenizer, &json);
+    }
+    if (status == ATTN_OK) {
+        status = attn_tokenizer_from_json(json, strlen(json), &read);
+        assert_true((status == ATTN_OK) == (read != NULL));
+    }
+    if (status == ATTN_OK) {
+        status = attn_tokenizer_train_chars(text, sizeof text - 1, NULL, &characters);
+    }
+    attn_tokenizer_destroy(tokenizer);
+    attn_tokenizer_destroy(read);
+    attn_tokenizer_destroy(characters);
+    free(json);
+    return status;
+}
+
 #define TEST(name)                                   \
     static void name##_survives(void **state)        \
     {                                                \
@@ -159,6 +183,7 @@ TEST(load_f32)
 TEST(sample)
 TEST(tokenize)
 TEST(tensors)
+TEST(learn)
 
 int main(int argc, char **argv)
 {
@@ -168,6 +193,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(sample_survives),
         cmocka_unit_test(tokenize_survives),
         cmocka_unit_test(tensors_survives),
+        cmocka_unit_test(learn_survives),
     };
     if (argc != 2) {
         fprintf(stderr, "usage: %s MODEL.gguf\n", argv[0]);
