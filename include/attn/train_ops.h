@@ -1,6 +1,6 @@
 /**
  * attn/train_ops.h (advanced level): what training needs beside attention and products: element-wise functions, softmax,
- * cross-entropy, AdamW, and their gradients.
+ * cross-entropy, dropout, AdamW, and their gradients.
  *
  * All take f32 or f64 views (of one type in a call), unit last stride. f32 runs on vectorised kernels with subnormals flushed to 0, f64 on plain
  * loops that flush nothing, for checks. Work is cut into fixed pieces on the context's threads, so that results have the same bits for any number of
@@ -107,6 +107,17 @@ ATTN_API attn_status attn_sum_squares(attn_context *context, const attn_view *x,
  */
 ATTN_API attn_status attn_axpby(attn_context *context, double a, const attn_view *x, double b,
                                 const attn_view *y);
+
+/**
+ * y = x/(1 − p) where an element is kept, 0 where it is dropped, with probability p each   (Srivastava et al. 2014). The gradient is the same
+ * call on dy with the same seed.
+ *
+ * Element i in row-major order is kept when word i mod 4 of Philox4x32-10 with key = seed and counter = (i/4 low, i/4 high, 0, 0) is at
+ * least ⌊p·2³²⌋: the same elements on every machine, ISA level and number of threads, for f32 and f64. A call that is to drop others takes another seed.
+ * x, y: 1 to 4 dimensions of the same sizes; y may be x. 0 ≤ p < 1. What a dropped element held does not matter.
+ */
+ATTN_API attn_status attn_dropout(attn_context *context, double p, uint64_t seed,
+                                  const attn_view *x, const attn_view *y);
 
 #ifdef __cplusplus
 }

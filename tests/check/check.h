@@ -175,7 +175,7 @@ typedef struct check_family {
 } check_family;
 
 extern const check_family check_convert, check_norm, check_rope, check_swiglu, check_gemm,
-    check_quant, check_flash, check_decode, check_dropout, check_activation, check_softmax,
-    check_adamw, check_vector, check_flash_backward;
+    check_quant, check_flash, check_decode, check_dropout, check_dropout_span, check_activation,
+    check_softmax, check_adamw, check_vector, check_flash_backward;
 
 #endif

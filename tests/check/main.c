@@ -15,9 +15,9 @@
 #include <string.h>
 
 static const check_family *const families[] = {
-    &check_convert, &check_norm,   &check_rope,   &check_swiglu,         &check_gemm,
-    &check_quant,   &check_decode, &check_flash,  &check_dropout,        &check_activation,
-    &check_softmax, &check_adamw,  &check_vector, &check_flash_backward,
+    &check_convert,    &check_norm,    &check_rope,  &check_swiglu,  &check_gemm,
+    &check_quant,      &check_decode,  &check_flash, &check_dropout, &check_dropout_span,
+    &check_activation, &check_softmax, &check_adamw, &check_vector,  &check_flash_backward,
 };
 
 static const attn_isa levels[] = {ATTN_ISA_C,          ATTN_ISA_AVX2,       ATTN_ISA_AVX512,

@@ -1,5 +1,5 @@
 /**
- * test_train_ops.c: activations, softmax, cross-entropy, AdamW: gradients against finite differences, f32 against f64, strides,
+ * test_train_ops.c: activations, softmax, cross-entropy, AdamW, dropout: gradients against finite differences, f32 against f64, strides,
  * in-place calls, the same bits for any number of threads, errors.
  *   repeat with: test_train_ops <seed>
  */
@@ -119,7 +119,7 @@ enum {
     SOFTMAX_BACKWARD = 18,
     CROSS_ENTROPY = 20,
     AXPBY = 21,
-    ADAMW = 22,
+    DROPOUT = 22,
     CALLS = 23
 };
 
@@ -149,7 +149,10 @@ static attn_status call(attn_context *context, int number, const attn_view *a, c
         free(targets);
         return status;
     }
-    return attn_axpby(context, 0.7, a, 0.0, out);
+    if (number == AXPBY) {
+        return attn_axpby(context, 0.7, a, 0.0, out);
+    }
+    return attn_dropout(context, 0.4, 99, a, out);
 }
 
 /* ---------- gradients against finite differences, in f64 ---------- */
@@ -251,7 +254,7 @@ static void f32_is_near_f64(void **unused)
     attn_view vda = f64(da, ROWS, N), vdb = f64(db, ROWS, N), vw = f64(want, ROWS, N);
     for (size_t level = 0; level < sizeof levels / sizeof *levels; level++) {
         attn_context *context = context_of(levels[level], 1);
-        for (int number = 0; context && number < ADAMW; number++) {
+        for (int number = 0; context && number < CALLS; number++) {
             bool positive = number == ATTN_ACT_LOG || number == BACKWARD + ATTN_ACT_LOG;
             for (int i = 0; i < COUNT; i++) {
                 a[i] = (float)(positive ? fabs(normal()) + 0.01 : 3.0 * normal());
@@ -287,7 +290,7 @@ static void strides_and_places_do_not_change_bits(void **unused)
 {
     (void)unused;
     attn_context *context = context_of(ATTN_ISA_AUTO, 2);
-    for (int number = 0; number < ADAMW; number++) {
+    for (int number = 0; number < CALLS; number++) {
         int64_t rows = 1 + next() % 6, n = 1 + next() % 70, ld = n + 3, count = rows * n;
         float *a = floats(count, 3.0), *b = floats(count, 0.0), *want = floats(count, 0.0);
         float *wide_a = floats(rows * ld, 0.0), *wide = floats(rows * ld, 0.0);
@@ -390,7 +393,7 @@ static void threads_do_not_change_bits(void **unused)
         float *x = floats(count, 0.0), *y = floats(count, 0.0);
         attn_view va = f32(a, rows, n), vb = f32(b, rows, n);
         attn_view vx = f32(x, rows, n), vy = f32(y, rows, n);
-        for (int number = 0; number < ADAMW; number++) {
+        for (int number = 0; number < CALLS; number++) {
             ok(call(one, number, &va, &vb, &vx));
             ok(call(three, number, &va, &vb, &vy));
             assert_memory_equal(x, y, (size_t)count * sizeof *x);
@@ -494,6 +497,45 @@ static void adamw_in_f64_and_a_decay_too_small_for_a_factor(void **unused)
     attn_context_destroy(context);
 }
 
+/* ---------- dropout ---------- */
+
+static void dropout_keeps_its_share(void **unused)
+{
+    (void)unused;
+    enum { ROWS = 300, N = 333, COUNT = ROWS * N };
+    float *x = bytes(COUNT * sizeof *x), *y[4];
+    for (int i = 0; i < COUNT; i++) {
+        x[i] = 1.0f;
+    }
+    attn_view vx = f32(x, ROWS, N), vy[4];
+    for (int k = 0; k < 4; k++) {
+        y[k] = floats(COUNT, 0.0);
+        vy[k] = f32(y[k], ROWS, N);
+    }
+    for (size_t level = 0; level < 3; level++) { /* all levels drop the same */
+        attn_context *context = context_of(levels[level], 2);
+        if (context) {
+            ok(attn_dropout(context, 0.3, seed, &vx, &vy[level]));
+            assert_memory_equal(y[level], y[0], COUNT * sizeof *x);
+            ok(attn_dropout(context, 0.3, seed + 1, &vx, &vy[3]));
+            assert_memory_not_equal(y[3], y[0], COUNT * sizeof *x);
+            ok(attn_dropout(context, 0.0, seed, &vx, &vy[3]));
+            assert_memory_equal(y[3], x, COUNT * sizeof *x);
+        }
+        attn_context_destroy(context);
+    }
+    int kept = 0;
+    for (int i = 0; i < COUNT; i++) {
+        assert_true(y[0][i] == 0.0f || y[0][i] == (float)(1 / 0.7));
+        kept += y[0][i] != 0.0f;
+    }
+    close_to(kept, 0.7 * COUNT, 6 * sqrt(0.21 * COUNT), "kept elements");
+    for (int k = 0; k < 4; k++) {
+        free(y[k]);
+    }
+    free(x);
+}
+
 /* ---------- values at the edge ---------- */
 
 static void limits_and_nan(void **unused)
@@ -583,6 +625,9 @@ static void errors_name_the_argument(void **unused)
     expect(attn_softmax(context, false, &x, NULL), ATTN_ERR_ARGUMENT, "y");
     expect(attn_softmax_backward(context, false, &x, &x, false, &y), ATTN_ERR_SHAPE, "dx");
     expect(attn_axpby(context, 1, &x, 1, &rows), ATTN_ERR_SHAPE, "y: stride 3");
+    expect(attn_dropout(context, 1.0, 1, &x, &x), ATTN_ERR_ARGUMENT, "p: 1");
+    expect(attn_dropout(context, NAN, 1, &x, &x), ATTN_ERR_ARGUMENT, "p: ");
+    expect(attn_dropout(context, 0.5, 1, &x, &y), ATTN_ERR_SHAPE, "y");
     expect(attn_sum_squares(context, &x, NULL), ATTN_ERR_ARGUMENT, "sum");
     expect(attn_sum_squares(context, &half, &sum), ATTN_ERR_DTYPE, "x");
 
@@ -639,6 +684,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(threads_do_not_change_bits, start),
         cmocka_unit_test_setup(adamw_follows_the_paper, start),
         cmocka_unit_test_setup(adamw_in_f64_and_a_decay_too_small_for_a_factor, start),
+        cmocka_unit_test_setup(dropout_keeps_its_share, start),
         cmocka_unit_test_setup(limits_and_nan, start),
         cmocka_unit_test_setup(nothing_to_do_succeeds, start),
         cmocka_unit_test_setup(errors_name_the_argument, start),
