@@ -27,6 +27,7 @@
 #include <attn/attention.h>
 #include <attn/context.h>
 #include <attn/ops.h>
+#include <attn/train_ops.h>
 #include <attn/view.h>
 
 #ifdef __cplusplus
@@ -136,6 +137,142 @@ ATTN_API int64_t attn_tape_length(const attn_tape *tape);
 ATTN_API attn_status attn_tape_backward(attn_tape *tape, attn_tensor *loss,
                                         const attn_tensor *seed);
 
+/* ---- element by element -------------------------------------------------------------------------- */
+
+ATTN_API attn_tensor *attn_tensor_add(attn_tape *tape, attn_tensor *a, attn_tensor *b);
+ATTN_API attn_tensor *attn_tensor_sub(attn_tape *tape, attn_tensor *a, attn_tensor *b);
+ATTN_API attn_tensor *attn_tensor_mul(attn_tape *tape, attn_tensor *a, attn_tensor *b);
+ATTN_API attn_tensor *attn_tensor_div(attn_tape *tape, attn_tensor *a, attn_tensor *b);
+
+/** a·factor */
+ATTN_API attn_tensor *attn_tensor_scale(attn_tape *tape, attn_tensor *a, double factor);
+/** a + value */
+ATTN_API attn_tensor *attn_tensor_add_scalar(attn_tape *tape, attn_tensor *a, double value);
+/** −a */
+ATTN_API attn_tensor *attn_tensor_neg(attn_tape *tape, attn_tensor *a);
+/** a^exponent; the gradient is exponent·a^(exponent − 1) */
+ATTN_API attn_tensor *attn_tensor_pow(attn_tape *tape, attn_tensor *a, double exponent);
+
+/** f(a) for any function of attn_activate; the named ones below are short for it. */
+ATTN_API attn_tensor *attn_tensor_activate(attn_tape *tape, attn_activation kind, attn_tensor *a);
+ATTN_API attn_tensor *attn_tensor_relu(attn_tape *tape, attn_tensor *a);
+/** a·Φ(a) (Hendrycks & Gimpel 2016); tanh_form: the approximation with tanh that GPT-2 uses */
+ATTN_API attn_tensor *attn_tensor_gelu(attn_tape *tape, attn_tensor *a, bool tanh_form);
+ATTN_API attn_tensor *attn_tensor_silu(attn_tape *tape, attn_tensor *a);
+ATTN_API attn_tensor *attn_tensor_tanh(attn_tape *tape, attn_tensor *a);
+ATTN_API attn_tensor *attn_tensor_sigmoid(attn_tape *tape, attn_tensor *a);
+ATTN_API attn_tensor *attn_tensor_exp(attn_tape *tape, attn_tensor *a);
+/** natural logarithm */
+ATTN_API attn_tensor *attn_tensor_log(attn_tape *tape, attn_tensor *a);
+
+/** silu(gate)·up, same shapes */
+ATTN_API attn_tensor *attn_tensor_swiglu(attn_tape *tape, attn_tensor *gate, attn_tensor *up);
+
+/**
+ * Kept elements × 1/(1−p), the others 0; 0 ≤ p < 1 (0: a itself). Philox4x32-10, key = seed, counter = element index/4 (row-major),
+ * word = index mod 4, kept when word ≥ ⌊p·2³²⌋: the same for any number of threads, and made again in backward instead of kept.
+ */
+ATTN_API attn_tensor *attn_tensor_dropout(attn_tape *tape, attn_tensor *a, double p, uint64_t seed);
+
+/**
+ * `value` where mask is true, else a. mask: BOOL, broadcasts to a's shape; its memory must stay as it is
+ * until the tape is cleared. (For attention's masks, where true means attend, use attn_tensor_sdpa's options.)
+ */
+ATTN_API attn_tensor *attn_tensor_masked_fill(attn_tape *tape, attn_tensor *a,
+                                              const attn_view *mask, double value);
+
+/** a where mask is true, else b; a and b broadcast, mask broadcasts to their shape and must stay until the tape is cleared. */
+ATTN_API attn_tensor *attn_tensor_where(attn_tape *tape, const attn_view *mask, attn_tensor *a,
+                                        attn_tensor *b);
+
+/* ---- products ------------------------------------------------------------------------------------ */
+
+/** a·b: [.., m, k]·[.., k, n] → [.., m, n]; 2 to 4 dimensions, the leading ones broadcast. Transposed views cost nothing extra. */
+ATTN_API attn_tensor *attn_tensor_matmul(attn_tape *tape, attn_tensor *a, attn_tensor *b);
+
+/** x·weightᵀ + bias: x [.., in], weight [out, in], bias [out] or NULL → [.., out] */
+ATTN_API attn_tensor *attn_tensor_linear(attn_tape *tape, attn_tensor *x, attn_tensor *weight,
+                                         attn_tensor *bias);
+
+/**
+ * Attention, fused: out = softmax(…)·v as attn_sdpa computes it, with O(len) memory forward and back. q, k, v [batch, heads, len, dim].
+ *   options   as attn_sdpa's, NULL for defaults; copied, arrays of lengths and offsets too; the memory of mask and bias views must stay until the tape is cleared.
+ *             `weights` may be asked for (no gradient flows through it); lse and scratch must be unset.
+ *   terms     NULL, or bias, sinks and slopes as tensors that may require gradients (the same one not also in options)
+ * out has q's order of dimensions in memory: after a transpose back to [batch, len, heads, dim], reshape needs no copy.
+ * Errors: what attn_sdpa and attn_sdpa_backward refuse.
+ */
+typedef struct attn_tensor_sdpa_terms {
+    attn_tensor *bias;  /**< 2-4 dims, broadcasts to [batch, heads_q, len_q, len_k]; NULL: none */
+    attn_tensor *sinks; /**< [heads_q] */
+    attn_tensor *alibi; /**< [heads_q] slopes */
+} attn_tensor_sdpa_terms;
+
+ATTN_API attn_tensor *attn_tensor_sdpa(attn_tape *tape, const attn_sdpa_options *options,
+                                       attn_tensor *q, attn_tensor *k, attn_tensor *v,
+                                       const attn_tensor_sdpa_terms *terms);
+
+/* ---- shapes: views wherever strides allow it ----------------------------------------------------- */
+
+/** Swaps two dimensions. A view. */
+ATTN_API attn_tensor *attn_tensor_transpose(attn_tape *tape, attn_tensor *a, int dim0, int dim1);
+/** The same elements in row-major order under another shape; one size may be −1. A view where a's strides allow it, else a copy. */
+ATTN_API attn_tensor *attn_tensor_reshape(attn_tape *tape, attn_tensor *a, int ndim,
+                                          const int64_t *shape);
+/** Elements begin … end−1 of a dimension; negative bounds count from the end. A view. */
+ATTN_API attn_tensor *attn_tensor_slice(attn_tape *tape, attn_tensor *a, int dim, int64_t begin,
+                                        int64_t end);
+/** Tensors one after the other along a dimension; all other sizes equal. A copy. */
+ATTN_API attn_tensor *attn_tensor_concat(attn_tape *tape, int count, attn_tensor *const *tensors,
+                                         int dim);
+/** The same numbers as a constant: no gradient flows through it. A view. */
+ATTN_API attn_tensor *attn_tensor_detach(attn_tape *tape, attn_tensor *a);
+
+/* ---- along a dimension --------------------------------------------------------------------------- */
+
+/** e^a / Σ e^a along `dim`, the maximum subtracted first */
+ATTN_API attn_tensor *attn_tensor_softmax(attn_tape *tape, attn_tensor *a, int dim);
+ATTN_API attn_tensor *attn_tensor_log_softmax(attn_tape *tape, attn_tensor *a, int dim);
+
+/** keepdim: the dimension stays with size 1, else it goes (a [n] becomes [1] either way). Summed in f64. */
+ATTN_API attn_tensor *attn_tensor_sum(attn_tape *tape, attn_tensor *a, int dim, bool keepdim);
+ATTN_API attn_tensor *attn_tensor_mean(attn_tape *tape, attn_tensor *a, int dim, bool keepdim);
+/** The gradient goes to the first of equal maxima; a NaN is the maximum of its row. */
+ATTN_API attn_tensor *attn_tensor_max(attn_tape *tape, attn_tensor *a, int dim, bool keepdim);
+/** Over all elements → [1] */
+ATTN_API attn_tensor *attn_tensor_sum_all(attn_tape *tape, attn_tensor *a);
+ATTN_API attn_tensor *attn_tensor_mean_all(attn_tape *tape, attn_tensor *a);
+
+/** Over the last dimension: (x − mean)/√(var + eps)·weight + bias; weight, bias [dim] or NULL */
+ATTN_API attn_tensor *attn_tensor_layer_norm(attn_tape *tape, attn_tensor *x, attn_tensor *weight,
+                                             attn_tensor *bias, double eps);
+/** x/√(mean(x²) + eps)·weight; weight [dim] or NULL */
+ATTN_API attn_tensor *attn_tensor_rms_norm(attn_tape *tape, attn_tensor *x, attn_tensor *weight,
+                                           double eps);
+
+/* ---- words --------------------------------------------------------------------------------------- */
+
+/**
+ * Rows of table [vocab, dim] by number: ids of shape shape[ndim] (ndim 1 … 3; copied), 0 ≤ id < vocab → [shape…, dim].
+ * An id outside is ARGUMENT and names its place.
+ */
+ATTN_API attn_tensor *attn_tensor_embedding(attn_tape *tape, attn_tensor *table, const int64_t *ids,
+                                            int ndim, const int64_t *shape);
+
+/**
+ * −log softmax(logits)[target], the mean over the rows not ignored → [1]. logits [.., vocab]; targets: one per row, row-major, copied;
+ * −1 is ignored; 0 when all are.
+ */
+ATTN_API attn_tensor *attn_tensor_cross_entropy(attn_tape *tape, attn_tensor *logits,
+                                                const int64_t *targets);
+
+/**
+ * Rotary embedding of x [batch, heads, len, dim] as attn_rope does it, into a new tensor of x's order in memory. positions [batch·len], copied, or
+ * NULL: 0 … len−1 in every sequence. dims 0: all of dim.
+ */
+ATTN_API attn_tensor *attn_tensor_rope(attn_tape *tape, attn_tensor *x, const int64_t *positions,
+                                       double theta, int64_t dims, attn_rope_pairing pairing);
+
 /* ---- less memory --------------------------------------------------------------------------------- */
 
 /**
@@ -144,6 +281,14 @@ ATTN_API attn_status attn_tape_backward(attn_tape *tape, attn_tensor *loss,
  */
 typedef attn_tensor *attn_tensor_function(void *user, attn_tape *tape, attn_tensor *const *inputs,
                                           int count);
+
+/**
+ * function(inputs) without keeping what it computes on the way: only inputs and the result stay; backward runs the function again,
+ * recorded, and gives bit for bit the same gradients (Chen et al. 2016). Other tensors that it reads (parameters behind `user`) get their
+ * gradients too. `user` must stay valid until the tape is cleared; inputs: at least one, no NULL.
+ */
+ATTN_API attn_tensor *attn_tensor_checkpoint(attn_tape *tape, attn_tensor_function *function,
+                                             void *user, attn_tensor *const *inputs, int count);
 
 #ifdef __cplusplus
 }

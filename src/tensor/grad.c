@@ -114,3 +114,58 @@ attn_tensor *attn_tensor_rows(attn_tape *tape, attn_tensor *t, attn_view *rows)
     }
     return held;
 }
+
+typedef bool fits_function(const attn_view *v, attn_view *as);
+
+static bool fits_dense(const attn_view *v, attn_view *as)
+{
+    *as = *v;
+    return attn_view_is_dense(v);
+}
+
+static attn_status open_target(attn_tape *tape, attn_tensor *t, attn_tensor *dy,
+                               fits_function *fits, attn_grad_target *target)
+{
+    *target = (attn_grad_target){.owner = t};
+    bool over = dy && fits(&dy->view, &target->rows);
+    attn_tensor *g = over ? attn_grad_open_over(tape, t, dy, &target->accumulate)
+                          : attn_grad_open(tape, t, &target->accumulate);
+    if (!g) {
+        return ATTN_ERR_NO_MEMORY;
+    }
+    if (fits(&g->view, &target->rows)) {
+        return ATTN_OK;
+    }
+    target->scratch = scratch_as(tape, &t->view, NULL);
+    if (!target->scratch) {
+        return ATTN_ERR_NO_MEMORY;
+    }
+    fits(&target->scratch->view, &target->rows);
+    if (target->accumulate) {
+        target->accumulate = false;
+        return ATTN_OK;
+    }
+    return attn_loop_fill(tape->context, &g->view, 0.0);
+}
+
+attn_status attn_grad_rows(attn_tape *tape, attn_tensor *t, attn_tensor *dy,
+                           attn_grad_target *target)
+{
+    return open_target(tape, t, dy, attn_view_rows, target);
+}
+
+attn_status attn_grad_dense(attn_tape *tape, attn_tensor *t, attn_tensor *dy,
+                            attn_grad_target *target)
+{
+    return open_target(tape, t, dy, fits_dense, target);
+}
+
+attn_status attn_grad_done(attn_tape *tape, attn_grad_target *target, attn_status status)
+{
+    if (target->scratch && status == ATTN_OK) {
+        status = attn_grad_give(tape, target->owner, target->scratch);
+    }
+    attn_tensor_release(target->scratch);
+    target->scratch = NULL;
+    return status;
+}

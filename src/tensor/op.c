@@ -3,23 +3,18 @@
  */
 #include "tensor/tensor.h"
 
-attn_tensor *attn_op_failed(attn_tape *tape, attn_status status)
+attn_tensor *attn_tape_fail(attn_tape *tape, attn_status status)
 {
-    if (tape->status == ATTN_OK) {
+    if (tape && tape->status == ATTN_OK) { /* later ones follow from it */
         tape->status = status;
     }
     return NULL;
 }
 
-attn_tensor *attn_tape_fail(attn_tape *tape, attn_status status)
-{
-    return tape && status != ATTN_OK ? attn_op_failed(tape, status) : NULL;
-}
-
 bool attn_op_ok(attn_tape *tape, attn_status status)
 {
     if (status != ATTN_OK) {
-        attn_op_failed(tape, status);
+        attn_tape_fail(tape, status);
     }
     return status == ATTN_OK;
 }
@@ -60,16 +55,16 @@ attn_tensor *attn_op_result(attn_tape *tape, attn_dtype dtype, int ndim, const i
 {
     attn_status status = attn_shape_check(dtype, ndim, shape);
     if (status != ATTN_OK) {
-        return attn_op_failed(tape, status);
+        return attn_tape_fail(tape, status);
     }
     attn_tensor *t = attn_tensor_make(tape->pool, dtype, ndim, shape, like);
-    return t ? attn_tape_own(tape, t) : attn_op_failed(tape, ATTN_ERR_NO_MEMORY);
+    return t ? attn_tape_own(tape, t) : attn_tape_fail(tape, ATTN_ERR_NO_MEMORY);
 }
 
 attn_tensor *attn_op_view(attn_tape *tape, attn_tensor *a, const attn_view *view)
 {
     attn_tensor *t = attn_tensor_alias(a, view);
-    return t ? attn_tape_own(tape, t) : attn_op_failed(tape, ATTN_ERR_NO_MEMORY);
+    return t ? attn_tape_own(tape, t) : attn_tape_fail(tape, ATTN_ERR_NO_MEMORY);
 }
 
 void *attn_op_memory(attn_tape *tape, size_t bytes)

@@ -27,7 +27,7 @@ typedef struct spare {
     int64_t since; /* step in which it came back */
 } spare;
 
-struct attn_pool {
+struct attn_buffers {
     int64_t references;
     int64_t step;
     size_t bytes; /* of all buffers, in use and spare */
@@ -68,25 +68,25 @@ static void *fresh(size_t bytes)
     return pointer;
 }
 
-attn_pool *attn_pool_create(void)
+attn_buffers *attn_buffers_create(void)
 {
-    attn_pool *pool = calloc(1, sizeof *pool);
+    attn_buffers *pool = calloc(1, sizeof *pool);
     if (pool) {
         pool->references = 1;
     }
     return pool;
 }
 
-void attn_pool_release(attn_pool *pool)
+void attn_buffers_release(attn_buffers *pool)
 {
     if (pool && --pool->references == 0) {
-        attn_pool_close(pool);
+        attn_buffers_close(pool);
         free(pool);
     }
 }
 
 /* Frees spares of a class that came back before `step`; the list is newest first. */
-static void drop_before(attn_pool *pool, spare **list, int64_t step)
+static void drop_before(attn_buffers *pool, spare **list, int64_t step)
 {
     while (*list && (*list)->since >= step) {
         list = &(*list)->next;
@@ -99,7 +99,7 @@ static void drop_before(attn_pool *pool, spare **list, int64_t step)
     }
 }
 
-void attn_pool_close(attn_pool *pool)
+void attn_buffers_close(attn_buffers *pool)
 {
     pool->closed = true;
     for (int i = 0; i < CLASSES; i++) {
@@ -107,7 +107,7 @@ void attn_pool_close(attn_pool *pool)
     }
 }
 
-void attn_pool_step(attn_pool *pool)
+void attn_buffers_step(attn_buffers *pool)
 {
     pool->step++;
     for (int i = 0; i < CLASSES; i++) {
@@ -115,12 +115,12 @@ void attn_pool_step(attn_pool *pool)
     }
 }
 
-size_t attn_pool_bytes(const attn_pool *pool)
+size_t attn_buffers_bytes(const attn_buffers *pool)
 {
     return pool->bytes;
 }
 
-static void *pool_take(attn_pool *pool, int index, size_t bytes)
+static void *pool_take(attn_buffers *pool, int index, size_t bytes)
 {
     spare *found = index >= 0 ? pool->spares[index] : NULL;
     if (found) {
@@ -132,7 +132,7 @@ static void *pool_take(attn_pool *pool, int index, size_t bytes)
     return pointer;
 }
 
-static void pool_give(attn_pool *pool, void *pointer, size_t bytes)
+static void pool_give(attn_buffers *pool, void *pointer, size_t bytes)
 {
     if (pool->closed) {
         pool->bytes -= bytes;
@@ -146,7 +146,7 @@ static void pool_give(attn_pool *pool, void *pointer, size_t bytes)
     pool->spares[index] = s;
 }
 
-attn_storage *attn_storage_take(attn_pool *pool, size_t bytes)
+attn_storage *attn_storage_take(attn_buffers *pool, size_t bytes)
 {
     size_t rounded = bytes;
     int index = class_of(&rounded);
@@ -174,7 +174,7 @@ void attn_storage_release(attn_storage *storage)
     }
     if (storage->pool) {
         pool_give(storage->pool, storage->data, storage->bytes);
-        attn_pool_release(storage->pool);
+        attn_buffers_release(storage->pool);
     } else {
         free(storage->data);
     }

@@ -17,7 +17,7 @@ attn_status attn_tape_create(attn_context *context, attn_tape **tape)
                                             "makes one");
     }
     attn_tape *made = calloc(1, sizeof *made);
-    attn_pool *pool = made ? attn_pool_create() : NULL;
+    attn_buffers *pool = made ? attn_buffers_create() : NULL;
     if (!pool) {
         free(made);
         return attn_fail(ATTN_ERR_NO_MEMORY, "tape: no memory for a tape's own %zu bytes",
@@ -64,7 +64,7 @@ void attn_tape_clear(attn_tape *tape)
     }
     attn_tape_cut(tape, 0, 0);
     tape->status = ATTN_OK;
-    attn_pool_step(tape->pool);
+    attn_buffers_step(tape->pool);
 }
 
 void attn_tape_destroy(attn_tape *tape)
@@ -73,8 +73,8 @@ void attn_tape_destroy(attn_tape *tape)
         return;
     }
     attn_tape_cut(tape, 0, 0);
-    attn_pool_close(tape->pool);
-    attn_pool_release(tape->pool);
+    attn_buffers_close(tape->pool);
+    attn_buffers_release(tape->pool);
     for (int64_t i = 0; i < tape->chunk_count; i++) {
         free(tape->chunks[i]);
     }
@@ -104,7 +104,7 @@ attn_context *attn_tape_context(const attn_tape *tape)
 
 size_t attn_tape_bytes(const attn_tape *tape)
 {
-    return tape ? attn_pool_bytes(tape->pool) : 0;
+    return tape ? attn_buffers_bytes(tape->pool) : 0;
 }
 
 int64_t attn_tape_length(const attn_tape *tape)
@@ -150,16 +150,6 @@ static attn_node *next_node(attn_tape *tape)
     return node;
 }
 
-bool attn_op_records(const attn_tape *tape, int count, attn_tensor *const *inputs)
-{
-    for (int i = 0; tape->recording && i < count; i++) {
-        if (inputs[i] && inputs[i]->requires_grad) {
-            return true;
-        }
-    }
-    return false;
-}
-
 attn_tensor *attn_op_record(attn_tape *tape, const attn_op *op, attn_tensor *out, int count,
                             attn_tensor *const *inputs, int saved, const attn_params *params)
 {
@@ -167,6 +157,13 @@ attn_tensor *attn_op_record(attn_tape *tape, const attn_op *op, attn_tensor *out
     for (int i = 0; i < count; i++) {
         wanted = wanted || (inputs[i] && inputs[i]->requires_grad);
     }
+    return attn_op_record_as(tape, op, out, count, inputs, saved, params, wanted);
+}
+
+attn_tensor *attn_op_record_as(attn_tape *tape, const attn_op *op, attn_tensor *out, int count,
+                               attn_tensor *const *inputs, int saved, const attn_params *params,
+                               bool wanted)
+{
     if (!wanted || !tape->recording) {
         tape->met_grad = tape->met_grad || wanted;
         return out;

@@ -70,7 +70,7 @@ static attn_tensor *wrap(attn_storage *storage, const attn_view *view)
     return t;
 }
 
-attn_tensor *attn_tensor_make(attn_pool *pool, attn_dtype dtype, int ndim, const int64_t *shape,
+attn_tensor *attn_tensor_make(attn_buffers *pool, attn_dtype dtype, int ndim, const int64_t *shape,
                               const attn_view *like)
 {
     size_t bytes = 0;

@@ -18,7 +18,7 @@
 
 /* ---- storage and pool (storage.c) ---- */
 
-typedef struct attn_pool attn_pool;
+typedef struct attn_buffers attn_buffers;
 
 /** Memory that views share. One owner thread: counts are plain. */
 typedef struct attn_storage {
@@ -26,20 +26,20 @@ typedef struct attn_storage {
     void *data;
     size_t bytes; /* of data, as taken */
     uint64_t version;
-    attn_pool *pool; /* where data goes back to; NULL: the C library */
+    attn_buffers *pool; /* where data goes back to; NULL: the C library */
 } attn_storage;
 
 /** A free list of buffers by size class, kept by its tape and by the storages that came from it. NULL: no memory. */
-attn_pool *attn_pool_create(void);
-void attn_pool_release(attn_pool *pool);
+attn_buffers *attn_buffers_create(void);
+void attn_buffers_release(attn_buffers *pool);
 /** The tape is gone: what comes back is freed at once. */
-void attn_pool_close(attn_pool *pool);
+void attn_buffers_close(attn_buffers *pool);
 /** End of a step: frees what has lain idle for several of them. */
-void attn_pool_step(attn_pool *pool);
-size_t attn_pool_bytes(const attn_pool *pool);
+void attn_buffers_step(attn_buffers *pool);
+size_t attn_buffers_bytes(const attn_buffers *pool);
 
 /** One reference; not zeroed. NULL after attn_fail(NO_MEMORY). */
-attn_storage *attn_storage_take(attn_pool *pool, size_t bytes);
+attn_storage *attn_storage_take(attn_buffers *pool, size_t bytes);
 void attn_storage_release(attn_storage *storage);
 
 /* ---- tensors (tensor.c) ---- */
@@ -56,7 +56,7 @@ struct attn_tensor {
 };
 
 /** Not zeroed, dense in the order of `like`'s strides (NULL: row-major), one reference. NULL after attn_fail. */
-attn_tensor *attn_tensor_make(attn_pool *pool, attn_dtype dtype, int ndim, const int64_t *shape,
+attn_tensor *attn_tensor_make(attn_buffers *pool, attn_dtype dtype, int ndim, const int64_t *shape,
                               const attn_view *like);
 /** Whether there can be such a tensor: SHAPE for negative sizes and products that overflow. */
 attn_status attn_shape_check(attn_dtype dtype, int ndim, const int64_t *shape);
@@ -109,7 +109,7 @@ typedef struct attn_params {
     attn_tensor_function *function;
 } attn_params;
 
-enum { ATTN_NODE_INPUTS = 6, ATTN_SAVED_OUT = 1 << 30, ATTN_SAVED_ALL = -1 };
+enum { ATTN_NODE_INPUTS = 6, ATTN_SAVED_OUT = 1 << 30, ATTN_SAVED_INPUTS = ATTN_SAVED_OUT - 1 };
 
 struct attn_node {
     const attn_op *op;
@@ -127,7 +127,7 @@ enum { ATTN_NODES_PER_CHUNK = 64 };
 
 struct attn_tape {
     attn_context *context;
-    attn_pool *pool;
+    attn_buffers *pool;
     attn_status status;
     bool recording;
     bool met_grad; /* an operation that would have been recorded ran unrecorded */
@@ -147,9 +147,7 @@ attn_status attn_tape_walk(attn_tape *tape, int64_t begin, int64_t end);
 
 /** NULL inputs (count of them from `inputs` must be there), foreign tapes, differing dtypes. False: return NULL. */
 bool attn_op_begin(attn_tape *tape, const attn_op *op, int count, attn_tensor *const *inputs);
-/** Records a failure on the tape (a text of attn_fail is kept) and returns NULL. */
-attn_tensor *attn_op_failed(attn_tape *tape, attn_status status);
-#define attn_op_fail(tape, ...) attn_op_failed((tape), attn_fail(__VA_ARGS__))
+#define attn_op_fail(tape, ...) attn_tape_fail((tape), attn_fail(__VA_ARGS__))
 /** A new result, not zeroed; dense in the order of `like` (NULL: row-major). NULL: failed. */
 attn_tensor *attn_op_result(attn_tape *tape, attn_dtype dtype, int ndim, const int64_t *shape,
                             const attn_view *like);
@@ -157,11 +155,13 @@ attn_tensor *attn_op_result(attn_tape *tape, attn_dtype dtype, int ndim, const i
 attn_tensor *attn_op_view(attn_tape *tape, attn_tensor *a, const attn_view *view);
 /** Memory that lives until the tape is cleared. NULL: failed. */
 void *attn_op_memory(attn_tape *tape, size_t bytes);
-/** Whether an operation on these inputs will be recorded. */
-bool attn_op_records(const attn_tape *tape, int count, attn_tensor *const *inputs);
 /** Last step of every operation. Inputs may contain NULLs. params may be NULL. Returns out, or NULL after a failure. */
 attn_tensor *attn_op_record(attn_tape *tape, const attn_op *op, attn_tensor *out, int count,
                             attn_tensor *const *inputs, int saved, const attn_params *params);
+/** The same where something else than inputs tells whether a gradient is wanted. */
+attn_tensor *attn_op_record_as(attn_tape *tape, const attn_op *op, attn_tensor *out, int count,
+                               attn_tensor *const *inputs, int saved, const attn_params *params,
+                               bool wanted);
 /** A dimension counted from either end → 0 … ndim−1; −1 after a failure. */
 int attn_op_dim(attn_tape *tape, const attn_op *op, const attn_tensor *a, int dim);
 /** True, or the tape's failure. */
@@ -185,6 +185,22 @@ attn_tensor *attn_grad_scratch(attn_tape *tape, attn_dtype dtype, int ndim, cons
 attn_tensor *attn_tensor_dense(attn_tape *tape, attn_tensor *t);
 /** t (one more reference) or a dense copy, and its [rows, dim] with unit last stride. NULL after attn_fail. */
 attn_tensor *attn_tensor_rows(attn_tape *tape, attn_tensor *t, attn_view *rows);
+
+/** Where rows of a gradient go: the gradient itself where its strides allow it, else a scratch that is added to it in the end. */
+typedef struct attn_grad_target {
+    attn_tensor *owner, *scratch;
+    bool accumulate;
+    attn_view rows;
+} attn_grad_target;
+
+/** dy: may be overwritten with the result, element by element or row by row; NULL: may not. */
+attn_status attn_grad_rows(attn_tape *tape, attn_tensor *t, attn_tensor *dy,
+                           attn_grad_target *target);
+/** The same, `rows` being all of it in its own shape, dense row-major. */
+attn_status attn_grad_dense(attn_tape *tape, attn_tensor *t, attn_tensor *dy,
+                            attn_grad_target *target);
+/** Ends what the two began; passes a failure on. */
+attn_status attn_grad_done(attn_tape *tape, attn_grad_target *target, attn_status status);
 
 /* ---- loops over strided elements (loop.c) ---- */
 
