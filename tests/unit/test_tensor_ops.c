@@ -190,6 +190,43 @@ static const tensor_case along[] = {
     {"mean_all", mean_all, 1, {{3, {2, 3, 5}, 0}}, 0},
 };
 
+/* ---- norms, and what stands beside attention ---- */
+
+CASE(layer_norm, attn_tensor_layer_norm(tape, in[0], in[1], in[2], 1e-5))
+CASE(layer_norm_plain, attn_tensor_layer_norm(tape, in[0], NULL, NULL, 1e-5))
+CASE(rms_norm, attn_tensor_rms_norm(tape, in[0], in[1], 1e-5))
+CASE(rms_norm_plain, attn_tensor_rms_norm(tape, in[0], NULL, 1e-5))
+CASE(swiglu, attn_tensor_swiglu(tape, in[0], in[1]))
+CASE(rope_halves, attn_tensor_rope(tape, in[0], NULL, 100.0, 0, ATTN_ROPE_HALVES))
+
+static attn_tensor *rope(attn_tape *tape, attn_tensor *const *in)
+{
+    static const int64_t positions[6] = {3, 4, 5, 0, 7, 100};
+    return attn_tensor_rope(tape, in[0], positions, 10000.0, 4, ATTN_ROPE_INTERLEAVED);
+}
+
+static attn_tensor *swiglu_split(attn_tape *tape, attn_tensor *const *in)
+{
+    attn_tensor *gate = attn_tensor_slice(tape, in[0], -1, 0, 4);
+    return attn_tensor_swiglu(tape, gate, attn_tensor_slice(tape, in[0], -1, 4, 8));
+}
+
+static const tensor_case norms[] = {
+    {"layer_norm", layer_norm, 3, {{3, {2, 3, 7}, 0}, {1, {7}, 0}, {1, {7}, 0}}, 0},
+    {"layer_norm, frozen",
+     layer_norm,
+     3,
+     {{2, {3, 7}, CONSTANT}, {1, {7}, 0}, {1, {7}, CONSTANT}},
+     0},
+    {"layer_norm, plain", layer_norm_plain, 1, {{4, {2, 3, 2, 7}, 0}}, 0},
+    {"rms_norm", rms_norm, 2, {{3, {2, 3, 7}, 0}, {1, {7}, 0}}, 0},
+    {"rms_norm, plain", rms_norm_plain, 1, {{2, {3, 7}, 0}}, 0},
+    {"swiglu", swiglu, 2, {{3, {2, 3, 4}, 0}, {3, {2, 3, 4}, 0}}, 0},
+    {"swiglu of halves", swiglu_split, 1, {{3, {2, 3, 8}, 0}}, 0},
+    {"rope", rope, 1, {{4, {2, 2, 3, 6}, 0}}, 0},
+    {"rope, halves", rope_halves, 1, {{4, {2, 2, 3, 6}, 0}}, 0},
+};
+
 /* ---- words ---- */
 
 static attn_tensor *embedding(attn_tape *tape, attn_tensor *const *in)
@@ -244,13 +281,13 @@ static attn_tensor *sdpa_heads(attn_tape *tape, attn_tensor *const *in)
 CASE(sdpa_same, attn_tensor_sdpa(tape, NULL, in[0], in[1], in[1], NULL))
 
 static const tensor_case attention[] = {
-    {"sdpa", sdpa, 3, {{4, {2, 2, 3, 4}, 0}, {4, {2, 2, 5, 4}, 0}, {4, {2, 2, 5, 3}, 0}}, -1},
+    {"sdpa", sdpa, 3, {{4, {2, 2, 3, 4}, 0}, {4, {2, 2, 5, 4}, 0}, {4, {2, 2, 5, 3}, 0}}, 0},
     {"sdpa, groups",
      sdpa,
      3,
      {{4, {1, 4, 3, 4}, 0}, {4, {1, 2, 5, 4}, 0}, {4, {1, 2, 5, 3}, 0}},
-     -1},
-    {"sdpa, one tensor as k and v", sdpa_same, 2, {{4, {1, 2, 3, 4}, 0}, {4, {1, 2, 5, 4}, 0}}, -1},
+     0},
+    {"sdpa, one tensor as k and v", sdpa_same, 2, {{4, {1, 2, 3, 4}, 0}, {4, {1, 2, 5, 4}, 0}}, 0},
     {"sdpa, terms",
      sdpa_terms,
      6,
@@ -260,8 +297,8 @@ static const tensor_case attention[] = {
       {3, {2, 3, 5}, 0},
       {1, {2}, 0},
       {1, {2}, POSITIVE}},
-     -1},
-    {"sdpa of slices, with dropout", sdpa_heads, 1, {{3, {2, 4, 12}, 0}}, -1},
+     0},
+    {"sdpa of slices, with dropout", sdpa_heads, 1, {{3, {2, 4, 12}, 0}}, 0},
 };
 
 /* ---- the tests ---- */
@@ -279,15 +316,17 @@ RUN(elements)
 RUN(products)
 RUN(shapes)
 RUN(along)
+RUN(norms)
 RUN(words)
 RUN(attention)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_elements), cmocka_unit_test(test_products),
-        cmocka_unit_test(test_shapes),   cmocka_unit_test(test_along),
-        cmocka_unit_test(test_words),    cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_elements),  cmocka_unit_test(test_products),
+        cmocka_unit_test(test_shapes),    cmocka_unit_test(test_along),
+        cmocka_unit_test(test_norms),     cmocka_unit_test(test_words),
+        cmocka_unit_test(test_attention),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
