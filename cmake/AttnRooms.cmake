@@ -118,8 +118,8 @@ function(attn_unit_test name)
 endfunction()
 
 # attn_script_test(NAME COMMAND word… [LABELS l…] [TIMEOUT s] [LM]): a script under CTest. It finds
-# the program in $ATTN_PROGRAM, libraries in $ATTN_LIB_DIR and the sources in $ATTN_SOURCE_DIR; exit
-# code 77 means skipped. LM: only when the attn program is built.
+# the program in $ATTN_PROGRAM, libraries in $ATTN_LIB_DIR and the sources in $ATTN_SOURCE_DIR; its own time
+# limits go times $ATTN_TEST_PATIENCE, since sanitizers are slow; exit code 77 means skipped. LM: only when the attn program is built.
 function(attn_script_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "LM" "TIMEOUT" "COMMAND;LABELS")
   if(arg_LM AND NOT TARGET attn_program)
@@ -128,9 +128,11 @@ function(attn_script_test name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
+  set(patience 1)
   if(ATTN_SANITIZE)
-    math(EXPR arg_TIMEOUT "5 * ${arg_TIMEOUT}")
+    set(patience 5)
   endif()
+  math(EXPR arg_TIMEOUT "${patience} * ${arg_TIMEOUT}")
   add_test(NAME ${name} COMMAND ${arg_COMMAND} WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR})
   set_tests_properties(
     ${name}
@@ -138,7 +140,7 @@ function(attn_script_test name)
                TIMEOUT ${arg_TIMEOUT}
                SKIP_RETURN_CODE 77
                ENVIRONMENT
-               "ATTN_PROGRAM=${PROJECT_BINARY_DIR}/bin/attn;ATTN_LIB_DIR=${PROJECT_BINARY_DIR}/lib;ATTN_SOURCE_DIR=${PROJECT_SOURCE_DIR}"
+               "ATTN_PROGRAM=${PROJECT_BINARY_DIR}/bin/attn;ATTN_LIB_DIR=${PROJECT_BINARY_DIR}/lib;ATTN_SOURCE_DIR=${PROJECT_SOURCE_DIR};ATTN_TEST_PATIENCE=${patience}"
   )
 endfunction()
 

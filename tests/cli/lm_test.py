@@ -18,6 +18,7 @@ import unittest
 
 ROOT = pathlib.Path(os.environ.get("ATTN_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
 ATTN = os.environ.get("ATTN_PROGRAM", str(ROOT / "build/bin/attn"))
+PATIENCE = int(os.environ.get("ATTN_TEST_PATIENCE", "1"))  # sanitizers are slow
 TINY = str(ROOT / "tests/golden/tiny.gguf")
 CACHE = pathlib.Path(os.environ.get("ATTN_CACHE") or pathlib.Path.home() / ".cache/attn")
 SMOLLM2 = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -25,7 +26,7 @@ needs_smollm2 = unittest.skipUnless(SMOLLM2.exists(), "needs the model: attn fet
 
 
 def attn(*words, stdin=b"", **more):
-    return subprocess.run([ATTN, *words], input=stdin, capture_output=True, timeout=240, **more)
+    return subprocess.run([ATTN, *words], input=stdin, capture_output=True, timeout=240 * PATIENCE, **more)
 
 
 def tiny(*words, **more):
@@ -207,7 +208,7 @@ class Fetch(Case):
                 os.killpg(child.pid, number)  # as a terminal does
             else:
                 child.send_signal(number)
-            child.communicate(timeout=20)
+            child.communicate(timeout=20 * PATIENCE)
             self.assertEqual(child.returncode, 130)
             self.assertEqual(list((folder / "cache").iterdir()), [])
 
@@ -332,7 +333,7 @@ class Generate(Case):
         child.stdout.close()
         error = child.stderr.read()
         child.stderr.close()
-        self.assertIn(child.wait(timeout=60), (0, 1), error)
+        self.assertIn(child.wait(timeout=60 * PATIENCE), (0, 1), error)
 
     @needs_smollm2
     def test_smollm2(self):
@@ -353,7 +354,7 @@ class Interrupt(Case):
             child = subprocess.Popen(endless("--seed", "3", "x"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             first = os.read(child.stdout.fileno(), 10)
             child.send_signal(number)
-            out, error = child.communicate(timeout=60)
+            out, error = child.communicate(timeout=60 * PATIENCE)
             if child.returncode == 0 and b"(eos)" in error:
                 continue  # the random model had ended by itself
             self.assertEqual(child.returncode, 130, error)
@@ -372,7 +373,7 @@ class Interrupt(Case):
         child.stdout.close()
         child.stderr.close()
         code = child.wait()
-        self.assertLess(time.time() - start, 20)
+        self.assertLess(time.time() - start, 20 * PATIENCE)
         self.assertEqual(code, 130)
         if out:
             self.assertEqual(json.loads(out)["stop_reason"], "interrupted")
@@ -382,7 +383,7 @@ class Interrupt(Case):
         time.sleep(0.5)
         child.send_signal(signal.SIGINT)
         child.stdin.flush()
-        self.assertEqual(child.wait(timeout=20), 130)
+        self.assertEqual(child.wait(timeout=20 * PATIENCE), 130)
         for stream in child.stdin, child.stdout, child.stderr:
             stream.close()
 
