@@ -193,6 +193,13 @@ bool oracle_attends(const attn_sdpa_options *options, const attn_view *q, const 
     return !(o->bias && load_broadcast(o->bias, b, h, i, j) == -INFINITY);
 }
 
+int64_t oracle_distance(const attn_sdpa_options *options, const attn_view *q,
+                        const attn_kv_view *kv, bool cached, int64_t b, int64_t i, int64_t j)
+{
+    int64_t distance = query_position(options, q, kv, cached, b, i) - key_position(kv, b, j);
+    return options->causal == ATTN_CAUSAL_NONE && distance < 0 ? -distance : distance;
+}
+
 /* ---- dropout ---------------------------------------------------------------------------------- */
 
 /* Philox4x32-10: ten rounds of two 32×32→64-bit products; the key steps between rounds. */
@@ -285,9 +292,7 @@ static double score(const row *r, int64_t j, double *size)
     }
     if (o->alibi) {
         double slope = oracle_load(o->alibi, r->h * o->alibi->stride[0]);
-        double distance = (double)(query_position(o, r->q, r->kv, r->cached, r->b, r->i) -
-                                   key_position(r->kv, r->b, j));
-        double alibi = -slope * (o->causal == ATTN_CAUSAL_NONE ? fabs(distance) : distance);
+        double alibi = -slope * (double)oracle_distance(o, r->q, r->kv, r->cached, r->b, r->i, j);
         s += alibi;
         *size += fabs(alibi);
     }

@@ -44,6 +44,10 @@ void oracle_free(oracle_result *result);
 bool oracle_attends(const attn_sdpa_options *options, const attn_view *q, const attn_kv_view *kv,
                     bool cached, int64_t b, int64_t h, int64_t i, int64_t j);
 
+/** What ALiBi multiplies −slope with: p(i) − j, its absolute value where causal is NONE. */
+int64_t oracle_distance(const attn_sdpa_options *options, const attn_view *q,
+                        const attn_kv_view *kv, bool cached, int64_t b, int64_t i, int64_t j);
+
 /**
  * What dropout multiplies the weight of a slot with: 1 without dropout, else 0 or 1/(1−p). Philox
  * written once more, from the paper.

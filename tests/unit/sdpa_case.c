@@ -35,6 +35,16 @@ static int64_t random_dim(rng *r)
 static void random_sizes(sdpa_case *c)
 {
     rng *r = &c->random;
+    if (c->kind == CASE_SMOOTH) {
+        c->batch = rng_range(r, 1, 2);
+        c->heads_kv = rng_range(r, 1, 2);
+        c->heads_q = c->heads_kv * rng_range(r, 1, 3);
+        c->len_q = rng_range(r, 1, 5);
+        c->len_k = c->slots = rng_range(r, rng_chance(r, 90) ? 4 : 1, rng_chance(r, 80) ? 7 : 12);
+        c->dim_qk = rng_range(r, 1, 4);
+        c->dim_v = rng_range(r, 1, 4);
+        return;
+    }
     do {
         c->batch = rng_chance(r, 2) ? 0 : rng_range(r, 1, 3);
         c->heads_kv = rng_range(r, 1, 3);
@@ -52,7 +62,7 @@ static void random_types(sdpa_case *c)
     static const attn_dtype types[] = {ATTN_F32, ATTN_BF16, ATTN_F16};
     rng *r = &c->random;
     int kind = (int)rng_below(r, 100);
-    if (kind < 15) {
+    if (kind < 15 || c->kind == CASE_SMOOTH) {
         c->q_type = c->kv_type = c->out_type = ATTN_F64;
     } else if (kind < 60) {
         c->q_type = c->kv_type = c->out_type = ATTN_F32;
@@ -115,6 +125,12 @@ static void random_arrays(sdpa_case *c)
     c->v = array_random(r, c->kv_type, 4, v_shape, true);
     c->out = array_random(r, c->out_type, 4, out_shape, false);
     int how = rng_chance(r, 50) ? FILL_NORMAL : (int)rng_below(r, FILLS);
+    if (c->kind == CASE_SMOOTH) {
+        fill(&c->q, r, FILL_NORMAL);
+        fill(&c->k, r, FILL_NORMAL);
+        fill(&c->v, r, FILL_NORMAL);
+        return;
+    }
     fill(&c->q, r, how);
     fill(&c->k, r, rng_chance(r, 50) ? how : FILL_NORMAL);
     fill(&c->v, r, rng_chance(r, 60) ? FILL_NORMAL : (int)rng_below(r, FILLS));
@@ -181,18 +197,18 @@ static array random_broadcast(sdpa_case *c, attn_dtype type)
     return array_random(r, type, ndim, shape, true);
 }
 
-static void fill_mask(array *a, rng *r)
+static void fill_mask(array *a, rng *r, bool smooth)
 {
-    int percent = rng_chance(r, 20) ? 5 : (int)rng_range(r, 30, 100);
+    int percent = rng_chance(r, smooth ? 5 : 20) ? 5 : (int)rng_range(r, smooth ? 60 : 30, 100);
     uint8_t *bytes = a->memory.data;
     for (size_t n = 0; n < a->memory.bytes; n++) {
         bytes[n] = rng_chance(r, percent) ? (rng_chance(r, 80) ? 1 : 2) : 0;
     }
 }
 
-static void fill_bias(array *a, rng *r)
+static void fill_bias(array *a, rng *r, bool smooth)
 {
-    int hidden = rng_chance(r, 50) ? 0 : (int)rng_range(r, 0, 100);
+    int hidden = rng_chance(r, 50) ? 0 : (int)rng_range(r, 0, smooth ? 40 : 100);
     for (int64_t n = 0; n < a->elements; n++) {
         attn_view at = a->view;
         at.data = a->memory.data;
@@ -206,12 +222,12 @@ static void random_addends(sdpa_case *c)
     attn_sdpa_options *o = &c->options;
     if (c->have & CASE_MASK) {
         c->mask = random_broadcast(c, ATTN_BOOL);
-        fill_mask(&c->mask, r);
+        fill_mask(&c->mask, r, c->kind == CASE_SMOOTH);
         o->mask = &c->mask.view;
     }
     if (c->have & CASE_BIAS) {
         c->bias = random_broadcast(c, rng_chance(r, 50) ? c->q_type : exact_type(c));
-        fill_bias(&c->bias, r);
+        fill_bias(&c->bias, r, c->kind == CASE_SMOOTH);
         o->bias = &c->bias.view;
     }
     if (c->have & CASE_ALIBI) {
@@ -344,7 +360,7 @@ static void plant(sdpa_case *c)
 
 /* ---- the whole case ---------------------------------------------------------------------------- */
 
-static int random_have(rng *r)
+static int random_have(sdpa_case_kind kind, rng *r)
 {
     int have = 0;
     switch (rng_below(r, 4)) {
@@ -363,15 +379,19 @@ static int random_have(rng *r)
         }
     }
     have |= rng_chance(r, 60) ? CASE_LSE : 0;
+    if (kind != CASE_FORWARD) {
+        have = (have & ~(CASE_CACHED | CASE_WEIGHTS)) | CASE_LSE;
+    }
     return have & CASE_CACHED ? have : have & ~(CASE_RING | CASE_FIRST);
 }
 
-void sdpa_case_make(sdpa_case *c, uint64_t seed, int64_t index, int have)
+void sdpa_case_make(sdpa_case *c, sdpa_case_kind kind, uint64_t seed, int64_t index, int have)
 {
     memset(c, 0, sizeof *c);
+    c->kind = kind;
     c->random = rng_seed(seed, (uint64_t)index);
     rng *r = &c->random;
-    int drawn = random_have(r);
+    int drawn = random_have(kind, r);
     c->have = have < 0 ? drawn : have;
     c->options = attn_sdpa_options_init();
     random_sizes(c);
@@ -400,7 +420,7 @@ void sdpa_case_make(sdpa_case *c, uint64_t seed, int64_t index, int have)
     random_positions(c);
     random_addends(c);
     random_outputs(c);
-    if (c->batch > 0 && rng_chance(r, 12)) {
+    if (c->batch > 0 && kind != CASE_SMOOTH && rng_chance(r, 12)) {
         plant(c);
     }
     if (rng_chance(r, 60)) {
@@ -446,54 +466,4 @@ bool sdpa_case_check(const sdpa_case *c, char *text, size_t size)
         }
     }
     return ok;
-}
-
-static void append(char *text, size_t size, const char *word)
-{
-    size_t used = strlen(text);
-    snprintf(text + used, size - used, "%s", word);
-}
-
-static void append_view(char *text, size_t size, const char *name, const attn_view *v)
-{
-    char word[160];
-    snprintf(word, sizeof word, " %s[", name);
-    append(text, size, word);
-    for (int d = 0; d < v->ndim; d++) {
-        snprintf(word, sizeof word, "%s%lld:%lld", d ? "," : "", (long long)v->shape[d],
-                 (long long)v->stride[d]);
-        append(text, size, word);
-    }
-    append(text, size, "]");
-}
-
-void sdpa_case_describe(const sdpa_case *c, char *text, size_t size)
-{
-    static const char *const names[CASE_OPTIONS] = {
-        "scale",     "softcap",   "causal", "offset",  "window", "mask", "bias",  "alibi",  "sinks",
-        "lengths_q", "lengths_k", "lse",    "weights", "cached", "ring", "first", "dropout"};
-    const attn_sdpa_options *o = &c->options;
-    snprintf(text, size,
-             "q %s, kv %s, out %s, batch %lld, heads %lld/%lld, len %lld,%lld, "
-             "dims %lld,%lld; size:stride",
-             attn_dtype_name(c->q_type), attn_dtype_name(c->kv_type), attn_dtype_name(c->out_type),
-             (long long)c->batch, (long long)c->heads_q, (long long)c->heads_kv,
-             (long long)c->len_q, (long long)c->len_k, (long long)c->dim_qk, (long long)c->dim_v);
-    append_view(text, size, "q", &c->q.view);
-    append_view(text, size, "k", &c->k.view);
-    append_view(text, size, "v", &c->v.view);
-    append_view(text, size, "out", &c->out.view);
-    append(text, size, ";");
-    for (int bit = 0; bit < CASE_OPTIONS; bit++) {
-        if (c->have & 1 << bit) {
-            append(text, size, " ");
-            append(text, size, names[bit]);
-        }
-    }
-    char word[160];
-    snprintf(word, sizeof word, "; causal %d, window %lld,%lld, scale %g, softcap %g",
-             (int)o->causal, o->has_window ? (long long)o->window_left : -1,
-             o->has_window ? (long long)o->window_right : -1, o->has_scale ? o->scale : -1,
-             o->softcap);
-    append(text, size, word);
 }

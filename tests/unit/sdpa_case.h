@@ -29,8 +29,16 @@ enum {
 };
 #define CASE_OPTIONS 17
 
+/** What calls a case is for. */
+typedef enum sdpa_case_kind {
+    CASE_FORWARD,
+    CASE_GRADIENT, /* what attn_sdpa_backward takes: no cache, no weights, LSE always */
+    CASE_SMOOTH    /* besides, f64, a few rows and keys, normal values: for finite differences */
+} sdpa_case_kind;
+
 typedef struct sdpa_case {
     rng random;
+    sdpa_case_kind kind;
     int have;
     int64_t batch, heads_q, heads_kv, len_q, len_k, slots, dim_qk, dim_v;
     attn_dtype q_type, kv_type, out_type;
@@ -41,7 +49,7 @@ typedef struct sdpa_case {
 } sdpa_case;
 
 /** Makes case number `index` of a seed. `have` < 0: a random choice of options. */
-void sdpa_case_make(sdpa_case *c, uint64_t seed, int64_t index, int have);
+void sdpa_case_make(sdpa_case *c, sdpa_case_kind kind, uint64_t seed, int64_t index, int have);
 void sdpa_case_free(sdpa_case *c);
 
 /** Runs attn_sdpa or attn_sdpa_kv. */

@@ -42,7 +42,7 @@ static bool one_case(uint64_t seed, int64_t index)
     char what[1024] = "";
     char text[400] = "";
     test_running(PROGRAM, seed, index);
-    sdpa_case_make(&c, seed, index, -1);
+    sdpa_case_make(&c, CASE_FORWARD, seed, index, -1);
     attn_context *context = contexts[index % THREADS];
     attn_status status = index % 10 == 9 && !(c.have & CASE_CACHED)
                              ? run_in_own_scratch(&c, context)

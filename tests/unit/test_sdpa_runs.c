@@ -160,7 +160,7 @@ static void bits_do_not_depend_on_threads_or_on_the_run(void **state)
         uint64_t want = 0;
         for (int t = 0; t < 6; t++) {
             sdpa_case c;
-            sdpa_case_make(&c, seed ^ 0x7777, n, -1);
+            sdpa_case_make(&c, CASE_FORWARD, seed ^ 0x7777, n, -1);
             if (sdpa_case_run(&c, contexts[t]) != ATTN_OK) {
                 fail_msg("case %lld: %s", (long long)n, attn_last_error());
             }
