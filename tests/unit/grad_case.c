@@ -148,7 +148,7 @@ static double excess(attn_dtype dtype, double got, double want, double allowed)
         return isinf(got) && fabs(want) + allowed >= limit ? 0 : INFINITY;
     }
     double error = fabs(got - want);
-    if (error == 0) {
+    if (error == 0 || isnan(allowed)) { /* 0·inf: an infinite key, attended with weight 0 */
         return 0;
     }
     allowed += rounding(dtype, fabs(want) + allowed);

@@ -198,7 +198,7 @@ grad_result grad_oracle(const grad_case *c)
               .o = oracle_sdpa(&f->options, &f->q.view, &f->kv, false),
               .result = &result,
               .unit = f->q_type == ATTN_F64 ? 0x1p-52 : 0x1p-24,
-              .tiny = f->q_type == ATTN_F64 ? 0 : 2 * FLT_MIN};
+              .tiny = f->q_type == ATTN_F64 ? 0x1p-1070 : 2 * FLT_MIN};
     x.scale = f->options.has_scale ? f->options.scale : 1 / sqrt((double)f->dim_qk);
     for (int64_t at = 0; at < f->batch * f->heads_q * f->len_q; at++) {
         add_row(&x, at);

@@ -15,7 +15,7 @@
 
 #define PROGRAM "test_grad_random"
 
-enum { CASES = 3000, MAX_FAILURES = 10, THREADS = 3 };
+enum { CASES = 2000, MAX_FAILURES = 10, THREADS = 3 };
 
 static attn_context *contexts[THREADS];
 
@@ -70,7 +70,7 @@ static void threads_do_not_change_bits(void **state)
     for (int n = 0; n < 4; n++) {
         context[n] = test_context(threads[n]);
     }
-    for (int64_t index = 0; index < test_count(300); index++) {
+    for (int64_t index = 0; index < test_count(150); index++) {
         grad_case c;
         uint64_t first[GRADS] = {0};
         test_running(PROGRAM " (threads)", seed, index);
