@@ -1,5 +1,5 @@
 /**
- * rope.c: rotary embedding of [batch, heads, len, dim] in place.
+ * rope.c: rotary embedding of [batch, heads, len, dim] in place, and back.
  */
 #include "kernels/rope/rope.h"
 #include "linear/check.h"
@@ -19,6 +19,7 @@ typedef struct rope_call {
     double theta;
     int64_t pairs;
     attn_rope_pairing pairing;
+    bool inverse;
     const attn_rope_table *table;
     int64_t rows_per_piece; /* a row is one position of one sequence, all heads */
 } rope_call;
@@ -49,6 +50,9 @@ static void rotate_row(const rope_call *c, int64_t row, int64_t first, int64_t c
     } else {
         attn_rope_angles_c(frequency, position, count, cosine, sine);
     }
+    for (int64_t i = 0; c->inverse && i < count; i++) {
+        sine[i] = -sine[i];
+    }
     float *head = (float *)x->data + b * x->stride[0] + l * x->stride[2];
     for (int64_t h = 0; h < x->shape[1]; h++) {
         if (c->pairing == ATTN_ROPE_INTERLEAVED) {
@@ -57,6 +61,28 @@ static void rotate_row(const rope_call *c, int64_t row, int64_t first, int64_t c
             c->table->halves(head + first, head + first + c->pairs, cosine, sine, count);
         }
         head += x->stride[1];
+    }
+}
+
+/* The same in double, for tests. */
+static void rotate_row_f64(const rope_call *c, int64_t row, int64_t first, int64_t count,
+                           const double *frequency)
+{
+    const attn_view *x = c->x;
+    int64_t b = row / x->shape[2], l = row % x->shape[2];
+    bool pairs_adjoin = c->pairing == ATTN_ROPE_INTERLEAVED;
+    for (int64_t i = 0; i < count; i++) {
+        double angle = (double)c->positions[row] * frequency[i];
+        double cosine = cos(angle), sine = c->inverse ? -sin(angle) : sin(angle);
+        int64_t pair = first + i;
+        double *low = (double *)x->data + b * x->stride[0] + l * x->stride[2] +
+                      (pairs_adjoin ? 2 * pair : pair);
+        for (int64_t h = 0; h < x->shape[1]; h++) {
+            double *high = low + (pairs_adjoin ? 1 : c->pairs), p = *low, q = *high;
+            *low = p * cosine - q * sine;
+            *high = q * cosine + p * sine;
+            low += x->stride[1];
+        }
     }
 }
 
@@ -72,7 +98,11 @@ static void rope_task(void *argument, int64_t index, int worker)
         int64_t count = c->pairs - first < PAIRS ? c->pairs - first : PAIRS;
         frequencies(c, first, count, frequency);
         for (int64_t row = begin; row < end; row++) {
-            rotate_row(c, row, first, count, frequency);
+            if (c->x->dtype == ATTN_F64) {
+                rotate_row_f64(c, row, first, count, frequency);
+            } else {
+                rotate_row(c, row, first, count, frequency);
+            }
         }
     }
 }
@@ -83,7 +113,7 @@ static attn_status check(const attn_context *context, const attn_view *x, const 
     if (!context) {
         return attn_fail(ATTN_ERR_ARGUMENT, "context: must not be NULL");
     }
-    attn_status status = attn_check_f32("x", x, 4, "[batch, heads, len, dim]");
+    attn_status status = attn_check_float("x", x, 4, "[batch, heads, len, dim]");
     if (status != ATTN_OK) {
         return status;
     }
@@ -126,8 +156,8 @@ static attn_status check(const attn_context *context, const attn_view *x, const 
     return ATTN_OK;
 }
 
-attn_status attn_rope(attn_context *context, const attn_view *x, const int64_t *positions,
-                      double theta, int64_t dims, attn_rope_pairing pairing)
+static attn_status rotate(attn_context *context, const attn_view *x, const int64_t *positions,
+                          double theta, int64_t dims, attn_rope_pairing pairing, bool inverse)
 {
     attn_status status = check(context, x, positions, theta, dims, pairing);
     if (status != ATTN_OK) {
@@ -139,6 +169,7 @@ attn_status attn_rope(attn_context *context, const attn_view *x, const int64_t *
         .theta = theta,
         .pairs = (dims ? dims : x->shape[3]) / 2,
         .pairing = pairing,
+        .inverse = inverse,
         .table = attn_rope_table_for(attn_context_isa(context)),
     };
     int64_t rows = x->shape[0] * x->shape[2];
@@ -147,6 +178,19 @@ attn_status attn_rope(attn_context *context, const attn_view *x, const int64_t *
     }
     double floats = 2.0 * (double)c.pairs * (double)x->shape[1];
     c.rows_per_piece = floats >= PIECE ? 1 : (int64_t)(PIECE / floats);
-    attn_context_run(context, (rows - 1) / c.rows_per_piece + 1, true, rope_task, &c);
+    attn_context_run(context, (rows - 1) / c.rows_per_piece + 1, x->dtype == ATTN_F32, rope_task,
+                     &c);
     return ATTN_OK;
+}
+
+attn_status attn_rope(attn_context *context, const attn_view *x, const int64_t *positions,
+                      double theta, int64_t dims, attn_rope_pairing pairing)
+{
+    return rotate(context, x, positions, theta, dims, pairing, false);
+}
+
+attn_status attn_rope_inverse(attn_context *context, const attn_view *x, const int64_t *positions,
+                              double theta, int64_t dims, attn_rope_pairing pairing)
+{
+    return rotate(context, x, positions, theta, dims, pairing, true);
 }

@@ -2,6 +2,7 @@
  * sum_rows.c: column sums. Rows are summed in blocks of a fixed size, then the blocks in order: the bits do not depend
  * on threads, and long columns are summed more exactly than in one chain.
  */
+#include "linear/sum_rows.h"
 #include "base/alloc.h"
 #include "linear/check.h"
 #include "par/context.h"
@@ -17,7 +18,8 @@ typedef struct sums {
     const attn_view *x, *dst;
     bool accumulate;
     int64_t blocks, strips;
-    char *partial; /* [blocks][n] of x's type */
+    int64_t stride; /* elements from one block's sums to the next */
+    void *partial;
 } sums;
 
 /* One block of rows × one strip of columns, for either type. */
@@ -49,10 +51,10 @@ static void block_task(void *argument, int64_t index, int worker)
     int64_t from = block * ROWS * stride + column, to = block * n + column;
     if (s->x->dtype == ATTN_F32) {
         sum_block_f32((const float *)s->x->data + from, stride, rows, columns,
-                      (float *)(void *)s->partial + to);
+                      (float *)s->partial + to);
     } else {
         sum_block_f64((const double *)s->x->data + from, stride, rows, columns,
-                      (double *)(void *)s->partial + to);
+                      (double *)s->partial + to);
     }
 }
 
@@ -60,16 +62,16 @@ static void block_task(void *argument, int64_t index, int worker)
 static void strip_task(void *argument, int64_t index, int worker)
 {
     const sums *s = argument;
-    int64_t n = s->x->shape[1], end = (index + 1) * COLUMNS < n ? (index + 1) * COLUMNS : n;
-    bool f32 = s->x->dtype == ATTN_F32;
+    int64_t n = s->dst->shape[0], end = (index + 1) * COLUMNS < n ? (index + 1) * COLUMNS : n;
+    bool f32 = s->dst->dtype == ATTN_F32;
     (void)worker;
     for (int64_t i = index * COLUMNS; i < end; i++) {
         float *to = f32 ? (float *)s->dst->data + i : NULL;
         double *to64 = f32 ? NULL : (double *)s->dst->data + i;
         double sum = !s->accumulate ? 0.0 : f32 ? (double)*to : *to64;
         for (int64_t b = 0; b < s->blocks; b++) {
-            sum += f32 ? (double)((const float *)(const void *)s->partial)[b * n + i]
-                       : ((const double *)(const void *)s->partial)[b * n + i];
+            sum += f32 ? (double)((const float *)s->partial)[b * s->stride + i]
+                       : ((const double *)s->partial)[b * s->stride + i];
         }
         if (f32) {
             *to = (float)sum;
@@ -77,6 +79,15 @@ static void strip_task(void *argument, int64_t index, int worker)
             *to64 = sum;
         }
     }
+}
+
+void attn_sum_blocks(attn_context *context, void *partial, int64_t blocks, int64_t stride,
+                     bool accumulate, const attn_view *dst)
+{
+    sums s = {.dst = dst, .accumulate = accumulate, .blocks = blocks, .stride = stride};
+    s.partial = partial;
+    attn_context_run(context, (dst->shape[0] - 1) / COLUMNS + 1, dst->dtype == ATTN_F32, strip_task,
+                     &s);
 }
 
 static attn_status check(const attn_context *context, const attn_view *x, const attn_view *dst)
@@ -123,9 +134,8 @@ attn_status attn_sum_rows(attn_context *context, const attn_view *x, bool accumu
     status = attn_context_scratch(context, size, &scratch);
     if (status == ATTN_OK) {
         s.partial = scratch;
-        bool flush = x->dtype == ATTN_F32;
-        attn_context_run(context, s.blocks * s.strips, flush, block_task, &s);
-        attn_context_run(context, s.strips, flush, strip_task, &s);
+        attn_context_run(context, s.blocks * s.strips, x->dtype == ATTN_F32, block_task, &s);
+        attn_sum_blocks(context, scratch, s.blocks, n, accumulate, dst);
     }
     return status;
 }
