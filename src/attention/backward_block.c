@@ -40,9 +40,18 @@ void backward_open(backward_block *x, const backward_job *job, int worker)
     x->o = (void *)(scratch + at->o);
     x->k_copy = (void *)(scratch + at->k);
     x->v_copy = (void *)(scratch + at->v);
-    x->clean_copy = (void *)(scratch + at->clean);
+    x->clean = (void *)(scratch + at->clean);
     x->dbias = (void *)(scratch + at->dbias);
     x->bad_key = (void *)(scratch + at->bad);
+    for (int32_t r = 0; r < ROWS; r++) {
+        x->one[r] = 1.0f;
+    }
+}
+
+float *backward_room(const backward_job *job, int worker)
+{
+    const flash_layout *at = &job->layout.tile;
+    return (float *)(void *)(job->workers + (size_t)worker * attn_round_up(at->size) + at->row);
 }
 
 void *backward_at(const attn_view *view, int64_t b, int64_t h, int64_t i)
@@ -84,30 +93,14 @@ bool backward_meets(const sdpa_call *call, int64_t b, int64_t heads, int64_t t, 
            sdpa_row_range(call, b, (last - 1) / heads).end > keys.begin;
 }
 
-/* Looks for NaN and inf in K and, where there are any, makes a copy without. */
 static void find_bad_keys(backward_block *x)
 {
-    int64_t dim = x->f.call->dim_qk, count = x->end - x->begin;
     x->any_bad_key = false;
-    for (int64_t j = 0; j < count; j++) {
-        x->bad_key[j] = !x->f.kernels->finish(x->k + j * x->k_stride, 1.0f, dim, x->f.row);
+    for (int64_t j = 0; j < x->end - x->begin; j++) {
+        x->bad_key[j] =
+            !x->f.kernels->finish(x->k + j * x->k_stride, 1.0f, x->f.call->dim_qk, x->f.row);
         x->any_bad_key = x->any_bad_key || x->bad_key[j];
     }
-    x->clean = x->k;
-    x->clean_stride = x->k_stride;
-    if (!x->any_bad_key) {
-        return;
-    }
-    for (int64_t j = 0; j < count; j++) {
-        float *row = x->clean_copy + j * dim;
-        if (x->bad_key[j]) {
-            memset(row, 0, (size_t)dim * sizeof *row);
-        } else {
-            memcpy(row, x->k + j * x->k_stride, (size_t)dim * sizeof *row);
-        }
-    }
-    x->clean = x->clean_copy;
-    x->clean_stride = dim;
 }
 
 void backward_load_keys(backward_block *x, int64_t b, int64_t kv_head, int64_t begin, int64_t end)
@@ -148,6 +141,13 @@ float backward_delta(const backward_job *job, int64_t b, int64_t h, int64_t i, f
                                           : delta - *(const float *)backward_at(dlse, b, h, i);
 }
 
+float *backward_delta_at(const backward_job *job, int64_t b, int64_t h, int64_t i)
+{
+    const sdpa_call *call = &job->call->call;
+    return (float *)(void *)(job->shared + job->layout.delta) +
+           (b * call->heads_q + h) * call->len_q + i;
+}
+
 /* Row r of dO, and of Q times scale; whether they are finite. */
 static void load_row(backward_block *x, int32_t r)
 {
@@ -162,7 +162,7 @@ static void load_row(backward_block *x, int32_t r)
     row = backward_f32(job, dout->dtype, backward_at(dout, b, h, i), call->dim_v, room);
     x->bad_g[r] = !job->kernels->finish(row, 1.0f, call->dim_v, x->g + r * job->layout.ldg);
     x->any_bad_row = x->any_bad_row || x->bad_q[r] || x->bad_g[r];
-    x->delta[r] = backward_delta(job, b, h, i, room);
+    x->delta[r] = *backward_delta_at(job, b, h, i);
     x->lse[r] = *(const float *)backward_at(&call->lse, b, h, i);
     x->odd[r] = isnan(x->lse[r]) || !isfinite(x->delta[r]);
     x->any_odd = x->any_odd || x->odd[r];
@@ -196,6 +196,30 @@ void backward_load_rows(backward_block *x, int64_t b, int64_t head, int64_t head
 }
 
 /*
+ * Rows of the next block come from beyond L2, as this block's did, and nothing of a block can start without
+ * them: a few are asked for between any two stages.
+ */
+static void prefetch_rows(backward_block *x)
+{
+    enum { LINE = 64 };
+    const backward_job *job = x->job;
+    const sdpa_call *call = x->f.call;
+    const attn_view *views[3] = {&call->q, &job->call->dout, &job->call->dq};
+    const int64_t dims[3] = {call->dim_qk, call->dim_v, call->dim_qk};
+    for (int64_t n = 0; n < job->layout.ahead && x->ahead < x->stop; n++, x->ahead++) {
+        int64_t h = x->f.kv_head * call->group + x->ahead % call->group;
+        for (int v = 0; v < 3; v++) {
+            int64_t bytes = dims[v] * (int64_t)attn_dtype_size(views[v]->dtype);
+            const char *row =
+                bytes ? backward_at(views[v], x->f.b, h, x->ahead / call->group) : NULL;
+            for (int64_t at = 0; at < bytes; at += LINE) {
+                __builtin_prefetch(row + at, 0, 2);
+            }
+        }
+    }
+}
+
+/*
  * A score of −inf reads as masked. In a row where nothing is a number any more, attended scores that
  * overflowed to −inf must not stay behind as zeros.
  */
@@ -219,6 +243,7 @@ void backward_scores(backward_block *x, int64_t begin, int64_t count, bool parti
     _Alignas(64) float maximum[ROWS] = {0}; /* of dP: nobody asks */
     int64_t j = begin - x->begin;
     flash_score_tile(&x->f, x->k + j * x->k_stride, x->k_stride, begin, count, partial);
+    prefetch_rows(x);
     job->kernels->scores(&x->f.tile, x->gt, x->v + j * x->v_stride, x->v_stride, call->dim_v, 1.0f,
                          x->dp, maximum);
     if (job->drop) {
@@ -262,6 +287,18 @@ static void add_bad_rows(backward_block *x, int64_t begin)
     }
 }
 
+/* K of a tile with zeros for the keys that add_bad_keys adds. */
+static void clean_keys(backward_block *x, int64_t begin)
+{
+    int64_t dim = x->f.call->dim_qk, at = begin - x->begin;
+    for (int64_t j = 0; j < x->f.tile.keys; j++) {
+        const float *row = x->k + (at + j) * x->k_stride;
+        for (int64_t d = 0; d < dim; d++) {
+            x->clean[j * dim + d] = x->bad_key[at + j] ? 0.0f : row[d];
+        }
+    }
+}
+
 static void add_bad_keys(backward_block *x, int64_t begin)
 {
     const sdpa_call *call = x->f.call;
@@ -299,12 +336,6 @@ static void add_slopes(backward_block *x, int64_t begin)
 
 static int64_t pair_tile(flash_block *f, int64_t begin, int64_t wanted, bool partial)
 {
-    static const _Alignas(64) float one[ROWS] = {
-#define EIGHT 1, 1, 1, 1, 1, 1, 1, 1
-        EIGHT, EIGHT, EIGHT, EIGHT, EIGHT,
-        EIGHT, EIGHT, EIGHT
-#undef EIGHT
-    };
     backward_block *x = (backward_block *)f; /* its first member */
     const backward_job *job = x->job;
     const sdpa_call *call = f->call;
@@ -312,10 +343,12 @@ static int64_t pair_tile(flash_block *f, int64_t begin, int64_t wanted, bool par
     const backward_layout *at = &job->layout;
     int64_t j = begin - x->begin;
     backward_scores(x, begin, wanted, partial);
+    prefetch_rows(x);
     if (x->dv.data) {
         kernels->product(&f->tile, f->s, x->g, at->ldg, call->dim_v, x->dv.data + j * x->dv.stride,
                          x->dv.stride);
     }
+    prefetch_rows(x);
     if (job->call->dalibi.dtype != ATTN_DTYPE_NONE) {
         add_slopes(x, begin);
     }
@@ -326,15 +359,18 @@ static int64_t pair_tile(flash_block *f, int64_t begin, int64_t wanted, bool par
         kernels->product(&f->tile, x->dp, x->q, at->ldq, call->dim_qk,
                          x->dk.data + j * x->dk.stride, x->dk.stride);
     }
-    if (x->dq) {
-        f->kernels->values(&f->tile, x->dp, x->clean + j * x->clean_stride, x->clean_stride,
-                           call->dim_qk, one, x->o, at->ldq);
+    prefetch_rows(x);
+    if (x->dq && x->any_bad_key) {
+        clean_keys(x, begin);
+        f->kernels->values(&f->tile, x->dp, x->clean, call->dim_qk, call->dim_qk, x->one, x->o,
+                           at->ldq);
+        add_bad_keys(x, begin);
+    } else if (x->dq) {
+        f->kernels->values(&f->tile, x->dp, x->k + j * x->k_stride, x->k_stride, call->dim_qk,
+                           x->one, x->o, at->ldq);
     }
     if (x->any_bad_row) {
         add_bad_rows(x, begin);
-    }
-    if (x->any_bad_key && x->dq) {
-        add_bad_keys(x, begin);
     }
     return wanted;
 }

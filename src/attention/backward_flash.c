@@ -9,8 +9,10 @@ enum {
     ROWS = ATTN_FLASH_ROWS,
     UNIT = ATTN_FLASH_KEYS,
     TASKS = 16,           /* of a wave: enough for a handful of threads */
-    LEAST_KEYS = 128,     /* of a part: a block of rows is packed once for each part */
-    PART_BYTES = 1 << 20, /* a part's K, V and their gradients: half of a 2 MiB L2 */
+    FEW_TASKS = 8,        /* fewer are worth parts of LEAST_KEYS, not only of twice as many */
+    LEAST_KEYS = 128,     /* of a part: a block of rows is taken once for each part */
+    MOST_KEYS = 1024,     /* of a part: longer ones gained nothing */
+    PART_BYTES = 2 << 20, /* of a part: K, V and their gradients */
 };
 
 static size_t take(size_t *size, int64_t floats)
@@ -31,9 +33,10 @@ static void cut(const sdpa_call *call, backward_layout *f)
     int64_t heads = call->batch * call->heads_kv, pieces = 1;
     int64_t blocks = (call->len_q * call->group + ROWS - 1) / ROWS;
     int64_t bytes = 2 * (call->dim_qk + call->dim_v) * (int64_t)sizeof(float);
-    int64_t most = PART_BYTES / bytes / UNIT * UNIT;
-    most = most < LEAST_KEYS ? up_to(LEAST_KEYS, UNIT) : most;
-    while (heads * pieces < TASKS && call->len_k / (2 * pieces) >= LEAST_KEYS) {
+    int64_t most = PART_BYTES / bytes < MOST_KEYS ? PART_BYTES / bytes : MOST_KEYS;
+    most = most < LEAST_KEYS ? LEAST_KEYS : most;
+    while (heads * pieces < TASKS &&
+           call->len_k / (2 * pieces) >= (heads * pieces < FEW_TASKS ? 1 : 2) * LEAST_KEYS) {
         pieces *= 2;
     }
     while ((call->len_k + pieces - 1) / pieces > most) {
@@ -65,6 +68,7 @@ static void share(const sdpa_backward_call *back, backward_layout *f)
     f->dq = take(&f->shared, narrow(&back->dq) ? f->round * rows * call->dim_qk : 0);
     f->dk = take(&f->shared, narrow(&back->dk) ? f->round * call->len_k * call->dim_qk : 0);
     f->dv = take(&f->shared, narrow(&back->dv) ? f->round * call->len_k * call->dim_v : 0);
+    f->delta = take(&f->shared, heads * rows);
     bool slopes = back->dalibi.dtype != ATTN_DTYPE_NONE;
     f->slopes = take(&f->shared, slopes ? 2 * heads * rows : 0); /* doubles */
 }
@@ -82,6 +86,9 @@ backward_layout backward_make_layout(const sdpa_backward_call *back)
     t->row_blocks = (call->len_q * call->group + ROWS - 1) / ROWS;
     cut(call, &f);
     share(back, &f);
+    /* four times a tile, so that a pair of a part and a block is through with the next one's rows */
+    int64_t times = 4 * ((f.part_keys + t->keys - 1) / t->keys);
+    f.ahead = (ROWS + times - 1) / times;
     f.bias_keys = f.part_keys < 4 * t->keys ? f.part_keys : 4 * t->keys;
     t->qt = take(size, ROWS * call->dim_qk);
     t->s = take(size, ROWS * t->keys);
@@ -96,8 +103,8 @@ backward_layout backward_make_layout(const sdpa_backward_call *back)
     f.keep = take(size, call->dropout > 0.0 ? ROWS * t->keys : 0);
     f.k = take(size, copy ? f.part_keys * call->dim_qk : 0);
     f.v = take(size, copy ? f.part_keys * call->dim_v : 0);
-    f.clean = take(size, f.part_keys * call->dim_qk);
-    f.bad = take(size, f.part_keys); /* bytes would do */
+    f.clean = take(size, t->keys * call->dim_qk);
+    f.bad = take(size, (f.part_keys + 3) / 4); /* bytes */
     f.dbias = take(size, bias ? ROWS * f.bias_keys : 0);
     return f;
 }
@@ -171,8 +178,9 @@ static sdpa_range range_rows(const backward_job *job, int64_t r)
     return rows;
 }
 
-/* Before the first wave: the sums of a part and of a range start from 0. */
-static void clear(const backward_job *job, int64_t slot, sdpa_range keys, sdpa_range rows)
+/* Before the first wave: the sums of a part and of a range start from 0, and rows get their delta. */
+static void prepare(const backward_job *job, int64_t slot, sdpa_range keys, sdpa_range rows,
+                    int worker)
 {
     const sdpa_backward_call *back = job->call;
     int64_t dim_qk = back->call.dim_qk, dim_v = back->call.dim_v;
@@ -186,7 +194,14 @@ static void clear(const backward_job *job, int64_t slot, sdpa_range keys, sdpa_r
             memset(dv.data + j * dv.stride, 0, (size_t)dim_v * sizeof(float));
         }
     }
+    const sdpa_call *call = &back->call;
+    int64_t head = job->first + slot, b = head / call->heads_kv;
     for (int64_t t = rows.begin; t < rows.end; t++) {
+        int64_t h = head % call->heads_kv * call->group + t % call->group, i = t / call->group;
+        if (i < sdpa_rows(call, b)) {
+            *backward_delta_at(job, b, h, i) =
+                backward_delta(job, b, h, i, backward_room(job, worker));
+        }
         if (back->dq.dtype != ATTN_DTYPE_NONE) {
             memset(query_row(job, slot, t), 0, (size_t)dim_qk * sizeof(float));
         }
@@ -241,6 +256,8 @@ static void run_pair(const backward_job *job, int64_t slot, sdpa_range keys, sdp
             loaded = true;
         }
         backward_load_rows(&x, b, g * call->group, call->group, t);
+        x.ahead = t + ROWS;
+        x.stop = t + 2 * ROWS < rows.end ? t + 2 * ROWS : rows.end;
         backward_pair(&x);
         for (int32_t r = 0; r < x.f.valid && x.dq; r++) {
             job->backward->add((float)call->scale, x.o + r * job->layout.ldq, call->dim_qk,
@@ -270,7 +287,7 @@ static void task(void *argument, int64_t index, int worker)
     int64_t p = index / job->heads, slot = index % job->heads;
     sdpa_range keys = part_keys(job, p), rows = range_rows(job, partner(job, p));
     if (job->wave == 0) {
-        clear(job, slot, keys, rows);
+        prepare(job, slot, keys, rows, worker);
     }
     run_pair(job, slot, keys, rows, worker);
     if (job->wave == job->layout.waves - 1) {

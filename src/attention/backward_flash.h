@@ -27,8 +27,9 @@ typedef struct backward_layout {
     size_t gt, dp, capped, keep;    /* tiles: dOᵀ, dP, capped scores, dropout's factors */
     size_t q, g, o;                 /* rows: scale·Q, dO, dQ/scale */
     size_t k, v, clean, bad, dbias; /* a part's K and V in f32, K without NaN, which keys */
-    size_t dq, dk, dv, slopes,
-        shared; /* sums in f32 where the results are 16-bit; per row, alibi */
+    size_t dq, dk, dv;              /* shared: sums in f32 where the results are 16-bit */
+    size_t delta, slopes, shared;   /* shared: a number per row */
+    int64_t ahead;                  /* rows of the next block to prefetch at a time */
 } backward_layout;
 
 backward_layout backward_make_layout(const sdpa_backward_call *call);
@@ -55,18 +56,20 @@ typedef struct backward_rows {
 typedef struct backward_block {
     flash_block f;
     const backward_job *job;
-    float *gt, *dp, *keep, *q, *g, *o, *k_copy, *v_copy, *clean_copy, *dbias;
+    float *gt, *dp, *keep, *q, *g, *o, *k_copy, *v_copy, *clean, *dbias;
     bool *bad_key; /* keys of the part whose K holds anything but finite numbers */
     int64_t begin, end;
-    const float *k, *v, *clean; /* of column `begin`; clean: bad keys as zeros */
-    int64_t k_stride, v_stride, clean_stride;
+    const float *k, *v; /* of column `begin` */
+    int64_t k_stride, v_stride;
     bool any_bad_key;
     bool bad_q[ATTN_FLASH_ROWS], bad_g[ATTN_FLASH_ROWS]; /* the same of rows of Q and dO */
     bool odd[ATTN_FLASH_ROWS]; /* rows whose lse is NaN or delta not finite */
     bool any_bad_row, any_odd;
     _Alignas(64) float lse[ATTN_FLASH_ROWS], delta[ATTN_FLASH_ROWS];
-    backward_rows dk, dv; /* of column `begin` */
-    bool dq;              /* whether o is wanted */
+    _Alignas(64) float one[ATTN_FLASH_ROWS]; /* o's factor: nothing is rescaled */
+    backward_rows dk, dv;                    /* of column `begin` */
+    bool dq;                                 /* whether o is wanted */
+    int64_t ahead, stop;                     /* rows of the KV head's list to prefetch */
     double slope[ATTN_FLASH_ROWS];
 } backward_block;
 
@@ -94,8 +97,12 @@ void backward_scores(backward_block *x, int64_t begin, int64_t count, bool parti
 /** The loaded rows against the loaded keys: adds to dk, dv, o (which starts from 0) and slope. */
 void backward_pair(backward_block *x);
 
-/** delta of row (b, h, i): Σ_d dout·out − dlse. `room`: for 2·dim_v floats. */
+/** delta of row (b, h, i): Σ_d dout·out − dlse, computed, and where it is kept. `room`: for 2·dim_v floats. */
 float backward_delta(const backward_job *job, int64_t b, int64_t h, int64_t i, float *room);
+float *backward_delta_at(const backward_job *job, int64_t b, int64_t h, int64_t i);
+
+/** Room for 16 rows of any kind in a worker's scratch. */
+float *backward_room(const backward_job *job, int worker);
 
 /** The element (b, h, i, 0) of a view; dimensions beyond the view's are not looked at. */
 void *backward_at(const attn_view *view, int64_t b, int64_t h, int64_t i);
