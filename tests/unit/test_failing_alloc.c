@@ -68,6 +68,46 @@ static attn_status exact(void)
     return attend(ATTN_F64, 20, 30, true);
 }
 
+/* Forward, then gradients of everything there is, with dropout. */
+static attn_status backward(attn_dtype type, int64_t len)
+{
+    attn_context *context = NULL;
+    attn_sdpa_options o = attn_sdpa_options_init();
+    attn_sdpa_gradients g = attn_sdpa_gradients_init();
+    attn_view q = attn_view_bhld(memory[0], type, 1, 4, len, 16);
+    attn_view k = attn_view_bhld(memory[1], type, 1, 2, len, 16);
+    attn_view out = attn_view_bhld(memory[2], type, 1, 4, len, 16);
+    attn_view lse = attn_view_dense(memory[3], type, 3, (const int64_t[]){1, 4, len});
+    attn_view bias = attn_view_dense(memory[4], type, 3, (const int64_t[]){4, 1, len});
+    g.dq = attn_view_bhld(memory[5], type, 1, 4, len, 16);
+    g.dk = attn_view_bhld(memory[6], type, 1, 2, len, 16);
+    g.dv = attn_view_bhld(memory[7], type, 1, 2, len, 16);
+    g.dbias = attn_view_dense(memory[7] + 70000, type, 3, (const int64_t[]){4, 1, len});
+    o.bias = &bias;
+    o.dropout = 0.1;
+    o.lse = &lse;
+    attn_status status = context_of(&context);
+    if (status == ATTN_OK) {
+        status = attn_sdpa(context, &o, &q, &k, &k, &out);
+    }
+    o.lse = NULL;
+    if (status == ATTN_OK) {
+        status = attn_sdpa_backward(context, &o, &q, &k, &k, &out, &lse, &out, &g);
+    }
+    attn_context_destroy(context);
+    return status;
+}
+
+static attn_status backward_f32(void)
+{
+    return backward(ATTN_F32, 300);
+}
+
+static attn_status backward_exact(void)
+{
+    return backward(ATTN_F64, 20);
+}
+
 static attn_status merge(void)
 {
     attn_context *context = NULL;
@@ -217,6 +257,8 @@ static attn_status linear(void)
 TEST(flash)
 TEST(decode)
 TEST(exact)
+TEST(backward_f32)
+TEST(backward_exact)
 TEST(merge)
 TEST(contiguous_cache)
 TEST(ring_cache)
@@ -302,6 +344,8 @@ int main(void)
         cmocka_unit_test(flash_survives),
         cmocka_unit_test(decode_survives),
         cmocka_unit_test(exact_survives),
+        cmocka_unit_test(backward_f32_survives),
+        cmocka_unit_test(backward_exact_survives),
         cmocka_unit_test(merge_survives),
         cmocka_unit_test(contiguous_cache_survives),
         cmocka_unit_test(ring_cache_survives),
