@@ -6,7 +6,7 @@ if(NOT TARGET attn_shared)
 endif()
 include(CMakePackageConfigHelpers)
 
-set(lm_headers generate.h gguf.h lm.h model.h safetensors.h sampler.h tensor.h tokenizer.h tokenizer_train.h)
+set(lm_headers generate.h gguf.h lm.h model.h model_file.h safetensors.h sampler.h tensor.h tokenizer.h tokenizer_train.h)
 set(exclude)
 set(targets attn_static attn_shared)
 if(TARGET attn_lm_shared)

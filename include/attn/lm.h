@@ -8,6 +8,7 @@
 #include <attn/generate.h>
 #include <attn/gguf.h>
 #include <attn/model.h>
+#include <attn/model_file.h>
 #include <attn/safetensors.h>
 #include <attn/sampler.h>
 #include <attn/tensor.h>

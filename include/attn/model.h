@@ -7,6 +7,7 @@
 #include <attn/context.h>
 #include <attn/gguf.h>
 #include <attn/linear.h>
+#include <attn/ops.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -21,6 +22,7 @@ typedef struct attn_model_config {
     int64_t rope_dims;
     bool tied_output;   /**< the embedding is also the output matrix */
     int64_t parameters; /**< elements of all tensors */
+    attn_rope_pairing rope_pairing; /**< GGUF files: INTERLEAVED; models trained here: HALVES */
 } attn_model_config;
 
 /** Reads and checks the configuration without loading weights. UNSUPPORTED names an architecture or feature that is not supported. */

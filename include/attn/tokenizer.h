@@ -41,6 +41,8 @@ ATTN_API int32_t attn_tokenizer_bos(const attn_tokenizer *tokenizer);
 ATTN_API int32_t attn_tokenizer_eos(const attn_tokenizer *tokenizer);
 /** True for every token that ends a turn or text (eos, end-of-turn, end-of-text). */
 ATTN_API bool attn_tokenizer_is_end(const attn_tokenizer *tokenizer, int32_t id);
+/** Whether the file had a chat template: without one, a prompt is best continued as it is. */
+ATTN_API bool attn_tokenizer_has_chat_template(const attn_tokenizer *tokenizer);
 /** The id of a special token's text, or −1. */
 ATTN_API int32_t attn_tokenizer_special(const attn_tokenizer *tokenizer, const char *text);
 

@@ -138,7 +138,8 @@ int cli_model_fetch(const cli_model *model, bool quiet);
 
 /** Options that generate and chat share; bench may use parts. Start from cli_lm_defaults(). */
 typedef struct cli_lm_options {
-    const char *model; /* file or known name; NULL: the default */
+    const char *model;   /* file or known name; NULL: the default */
+    const char *adapter; /* file; NULL: none */
     int64_t threads;   /* 0: all processors this process may use */
     int64_t context;   /* 0: not given */
     int64_t window;    /* 0: none */
@@ -171,6 +172,9 @@ extern const struct argp cli_sampling_argp; /* --max-tokens … --template */
  * and the sentence said.
  */
 char *cli_model_resolve(const char *model, int *code);
+
+/** attn_model_open with an adapter (or NULL); bases are looked for in the cache folder too. */
+attn_status cli_model_open(const char *path, const char *adapter, attn_gguf **file);
 
 /** A context with --threads, or NULL with the sentence said. */
 attn_context *cli_context(int64_t threads);

@@ -94,11 +94,14 @@ static char *read_input(size_t *size, int *code)
     return NULL;
 }
 
-/* The prompt's tokens: as they are, or as a chat of one question. */
+/* The prompt's tokens: as they are, also where the model knows no chat, or as a chat of one
+ * question. */
 static int32_t *encode_prompt(const generate_options *options, const cli_lm *lm, const char *text,
                               size_t size, int64_t *count)
 {
-    if (options->raw) {
+    bool plain = !attn_tokenizer_has_chat_template(lm->tokenizer) && !options->lm.system &&
+                 !options->lm.template_name;
+    if (options->raw || plain) {
         return cli_encode(lm, text, size, true, count);
     }
     if (memchr(text, '\0', size)) {
@@ -235,7 +238,8 @@ static int generate(const generate_options *options, const char *text, size_t si
 int cmd_generate(int argc, char **argv)
 {
     static const struct argp_option option_list[] = {
-        {"raw", KEY_RAW, NULL, 0, "the prompt as it is, without the chat template", 30},
+        {"raw", KEY_RAW, NULL, 0,
+         "the prompt as it is, without the chat template (also where the model has none)", 30},
         {"json", KEY_JSON, NULL, 0, "one JSON object instead of streamed text", 0},
         {"logprobs", KEY_LOGPROBS, "K", 0,
          "with --json: the K best log-probabilities of every token", 0},

@@ -282,8 +282,9 @@ static json_t *model(const info_options *options, int *code)
     if (path == NULL) {
         return NULL;
     }
-    if (attn_gguf_open(path, &file) != ATTN_OK) {
-        *code = cli_fail_attn(NULL);
+    attn_status status = cli_model_open(path, NULL, &file);
+    if (status != ATTN_OK) {
+        *code = status == ATTN_ERR_CANCELLED ? CLI_INTERRUPTED : cli_fail_attn(NULL);
     } else {
         o = describe(options, file);
         *code = o ? CLI_OK : CLI_FAILED;
@@ -358,7 +359,8 @@ int cmd_info(int argc, char **argv)
         .options = option_list,
         .parser = parse,
         .args_doc = "[FILE]",
-        .doc = "Tells what this machine offers; with FILE (GGUF, or the name of a known model), "
+        .doc = "Tells what this machine offers; with FILE (GGUF, a model trained by attn, an "
+               "adapter, or the name of a known model), "
                "what the model is and how "
                "much memory it needs, without loading it.",
     };

@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include "cli.h"
-#include "sha256.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -56,29 +55,15 @@ static void remove_tree(const char *path)
 /* Size and SHA-256 of a file against what the model's must be. */
 static int verify(const char *path, const cli_model *model)
 {
-    static unsigned char buffer[1 << 16];
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) {
+    char text[65];
+    if (access(path, F_OK) != 0) {
         return cli_fail("%s holds no %s: %s", model->package, model->member, strerror(errno));
     }
-    sha256 hash;
-    sha256_begin(&hash);
-    size_t n;
-    while (!cli_interrupted() && (n = fread(buffer, 1, sizeof buffer, file)) > 0) {
-        sha256_add(&hash, buffer, n);
+    attn_status status = attn_file_sha256(path, text, cli_cancel, NULL);
+    if (status != ATTN_OK) {
+        return status == ATTN_ERR_CANCELLED ? CLI_INTERRUPTED : cli_fail_attn(NULL);
     }
-    bool failed = ferror(file);
-    int error = errno;
-    fclose(file);
-    if (cli_interrupted()) {
-        return CLI_INTERRUPTED;
-    }
-    if (failed) {
-        return cli_fail("%s cannot be read: %s", path, strerror(error));
-    }
-    char text[65];
-    sha256_end(&hash, text);
-    if (hash.bytes < (uint64_t)model->bytes || strcmp(text, model->sha256) != 0) {
+    if (strcmp(text, model->sha256) != 0) {
         return cli_fail("%s is not the file it should be: its SHA-256 is %s, it must be %s",
                         model->file, text, model->sha256);
     }

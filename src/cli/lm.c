@@ -22,6 +22,19 @@ attn_context *cli_context(int64_t threads)
     return context;
 }
 
+attn_status cli_model_open(const char *path, const char *adapter, attn_gguf **file)
+{
+    attn_model_open_options options = attn_model_open_options_init();
+    const char *const cache = cli_cache_folder();
+    options.adapter = adapter;
+    options.folders = &cache;
+    options.folder_count = cache ? 1 : 0;
+    options.cancel = cli_cancel;
+    attn_status status = attn_model_open(path, &options, file);
+    free((void *)(uintptr_t)cache);
+    return status;
+}
+
 static attn_status open_file(const cli_lm_options *options, const attn_gguf *file, cli_lm *lm)
 {
     attn_model_options model = attn_model_options_init();
@@ -59,7 +72,7 @@ int cli_lm_open(const cli_lm_options *options, cli_lm *lm)
     }
     lm->context = cli_context(options->threads);
     attn_gguf *file = NULL;
-    attn_status s = lm->context ? attn_gguf_open(path, &file) : ATTN_ERR_ARGUMENT;
+    attn_status s = lm->context ? cli_model_open(path, options->adapter, &file) : ATTN_ERR_ARGUMENT;
     if (s == ATTN_OK) {
         s = open_file(options, file, lm);
     }

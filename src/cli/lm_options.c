@@ -10,6 +10,7 @@
 
 enum {
     KEY_MODEL = 0x2000,
+    KEY_ADAPTER,
     KEY_WINDOW,
     KEY_CONTEXT,
     KEY_THREADS,
@@ -67,6 +68,7 @@ static error_t parse_model(int key, char *text, struct argp_state *state)
     cli_lm_options *o = state->input;
     switch (key) {
     case KEY_MODEL: o->model = text; return 0;
+    case KEY_ADAPTER: o->adapter = text; return 0;
     case KEY_WINDOW: return cli_int(state, "--window", text, 1, INT32_MAX, &o->window);
     case KEY_CONTEXT: return cli_int(state, "--context", text, 1, INT32_MAX, &o->context);
     case KEY_THREADS: return cli_int(state, "--threads", text, 1, 1024, &o->threads);
@@ -85,7 +87,11 @@ static error_t parse_model(int key, char *text, struct argp_state *state)
 
 static const struct argp_option model_options[] = {
     {"model", KEY_MODEL, "FILE", 0,
-     "a GGUF file of the llama family (default: SmolLM2-135M-Instruct)", 10},
+     "a GGUF file of the llama family, what `attn train' wrote, or a known model's name (default: "
+     "SmolLM2-135M-Instruct)",
+     10},
+    {"adapter", KEY_ADAPTER, "FILE", 0,
+     "an adapter that `attn train --finetune' wrote for the model", 0},
     {"context", KEY_CONTEXT, "N", 0, "tokens of prompt and answer together", 0},
     {"window", KEY_WINDOW, "W", 0,
      "each token sees the last W tokens, itself counted; memory stays bounded", 0},

@@ -62,12 +62,12 @@ void gguf_put_pair_u32(gguf_build *b, const char *key, uint32_t value)
     gguf_put_u32(b, value);
 }
 
-void gguf_put_pair_f32(gguf_build *b, const char *key, float value)
+void gguf_put_pair_f64(gguf_build *b, const char *key, double value)
 {
-    uint32_t bits;
+    uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    put_key(b, key, ATTN_GGUF_F32);
-    gguf_put_u32(b, bits);
+    put_key(b, key, ATTN_GGUF_F64);
+    gguf_put_u64(b, bits);
 }
 
 void gguf_put_pair_bool(gguf_build *b, const char *key, bool value)

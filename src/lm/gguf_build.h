@@ -24,7 +24,7 @@ void gguf_put_u64(gguf_build *b, uint64_t value);
 void gguf_put_string(gguf_build *b, const char *data, size_t size);
 
 void gguf_put_pair_u32(gguf_build *b, const char *key, uint32_t value);
-void gguf_put_pair_f32(gguf_build *b, const char *key, float value);
+void gguf_put_pair_f64(gguf_build *b, const char *key, double value);
 void gguf_put_pair_bool(gguf_build *b, const char *key, bool value);
 void gguf_put_pair_text(gguf_build *b, const char *key, const char *text);
 /** The head of an array; `count` elements follow. */

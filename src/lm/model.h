@@ -29,6 +29,9 @@ void lm_matrix_shape(const attn_model_config *config, lm_matrix matrix, int64_t 
 const attn_gguf_tensor *lm_find_matrix(const attn_gguf *file, int64_t layer, lm_matrix matrix);
 const attn_gguf_tensor *lm_find_norm(const attn_gguf *file, int64_t layer, bool ffn);
 
+/** The metadata of a trained model seen as GGUF: "halves" where q and k are for ATTN_ROPE_HALVES. */
+#define LM_PAIRING_KEY "attn.rope.pairing"
+
 /** ggml's number of a tensor type as a weight type; 0 where linear layers do not take it. */
 attn_weight_type lm_weight_type(uint32_t tensor_type);
 

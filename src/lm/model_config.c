@@ -231,6 +231,9 @@ static attn_status read_metadata(const attn_gguf *file, attn_model_config *c)
     }
     c->rope_theta = 10000;
     c->norm_eps = -1;
+    char pairing[16];
+    read_text(file, LM_PAIRING_KEY, pairing, sizeof pairing);
+    c->rope_pairing = strcmp(pairing, "halves") == 0 ? ATTN_ROPE_HALVES : ATTN_ROPE_INTERLEAVED;
     s = read_number(file, "llama.rope.freq_base", 0, 1e15, &c->rope_theta);
     if (s == ATTN_OK) {
         s = read_number(file, "llama.attention.layer_norm_rms_epsilon", 0, 1, &c->norm_eps);

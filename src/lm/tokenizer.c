@@ -197,6 +197,11 @@ bool attn_tokenizer_is_end(const attn_tokenizer *t, int32_t id)
     return t && id >= 0 && id < t->vocab.count && t->ends[id];
 }
 
+bool attn_tokenizer_has_chat_template(const attn_tokenizer *t)
+{
+    return t && t->chat_template;
+}
+
 int32_t attn_tokenizer_special(const attn_tokenizer *t, const char *text)
 {
     return t && text ? vocab_find_special(&t->vocab, text, strlen(text)) : -1;

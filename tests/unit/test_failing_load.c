@@ -172,6 +172,37 @@ static attn_status learn(void)
     return status;
 }
 
+/* A fine-tuned file, an adapter, and the adapter on its base. */
+static attn_status tune(void)
+{
+    static float a[64], b[64];
+    char names[2][64];
+    attn_gguf *file = NULL, *merged = NULL;
+    const attn_adapter_part part = {
+        .name = "blk.0.attn_q.weight", .a = a, .b = b, .pairing = ATTN_ROPE_INTERLEAVED};
+    attn_model_open_options options = attn_model_open_options_init();
+    for (int i = 0; i < 2; i++) {
+        snprintf(names[i], sizeof names[i], "/tmp/attn-failing-%ld-%d", (long)getpid(), i);
+    }
+    options.adapter = names[1];
+    attn_status status = attn_gguf_open(path, &file);
+    if (status == ATTN_OK) {
+        status = attn_adapter_save(names[1], file, 1, 1, &part, 1);
+    }
+    if (status == ATTN_OK) {
+        status = attn_model_open(path, &options, &merged);
+        assert_true((status == ATTN_OK) == (merged != NULL));
+    }
+    if (status == ATTN_OK) {
+        status = attn_gguf_write(names[0], merged, NULL, 0, "tuned");
+    }
+    attn_gguf_close(file);
+    attn_gguf_close(merged);
+    unlink(names[0]);
+    unlink(names[1]);
+    return status;
+}
+
 #define TEST(name)                                   \
     static void name##_survives(void **state)        \
     {                                                \
@@ -184,6 +215,7 @@ TEST(sample)
 TEST(tokenize)
 TEST(tensors)
 TEST(learn)
+TEST(tune)
 
 int main(int argc, char **argv)
 {
@@ -194,6 +226,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(tokenize_survives),
         cmocka_unit_test(tensors_survives),
         cmocka_unit_test(learn_survives),
+        cmocka_unit_test(tune_survives),
     };
     if (argc != 2) {
         fprintf(stderr, "usage: %s MODEL.gguf\n", argv[0]);

@@ -1,8 +1,8 @@
 /**
- * cli/sha256.h: SHA-256 (FIPS 180-4), for files that were fetched.
+ * lm/sha256.h: SHA-256 (FIPS 180-4), for files that were fetched.
  */
-#ifndef ATTN_CLI_SHA256_H
-#define ATTN_CLI_SHA256_H
+#ifndef ATTN_LM_SHA256_H
+#define ATTN_LM_SHA256_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,8 +1,13 @@
 /**
- * cli/sha256.c: SHA-256 after FIPS 180-4, plain: 100 MB take a third of a second.
+ * lm/sha256.c: SHA-256 after FIPS 180-4, plain: 100 MB take a third of a second.
  */
-#include "sha256.h"
+#define _GNU_SOURCE
+#include "lm/sha256.h"
+
+#include <attn/model_file.h>
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const uint32_t constants[64] = {
@@ -86,4 +91,37 @@ void sha256_end(sha256 *hash, char text[65])
     for (int i = 0; i < 8; i++) {
         snprintf(text + 8 * i, 9, "%08x", hash->state[i]);
     }
+}
+
+attn_status attn_file_sha256(const char *path, char text[65], bool (*cancel)(void *user),
+                             void *cancel_user)
+{
+    if (!path || !text) {
+        return attn_fail(ATTN_ERR_ARGUMENT, "%s: NULL", path ? "text" : "path");
+    }
+    const size_t room = 1 << 20;
+    FILE *file = fopen(path, "rbe");
+    if (!file) {
+        return attn_fail(ATTN_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    unsigned char *buffer = malloc(room);
+    attn_status status =
+        buffer ? ATTN_OK : attn_fail(ATTN_ERR_NO_MEMORY, "no memory to read %s", path);
+    sha256 hash;
+    sha256_begin(&hash);
+    for (size_t n = 1; status == ATTN_OK && n > 0;) {
+        if (cancel && cancel(cancel_user)) {
+            status = attn_fail(ATTN_ERR_CANCELLED, "reading %s was cancelled", path);
+            break;
+        }
+        n = fread(buffer, 1, room, file);
+        sha256_add(&hash, buffer, n);
+    }
+    if (status == ATTN_OK && ferror(file)) {
+        status = attn_fail(ATTN_ERR_IO, "%s: cannot read: %s", path, strerror(errno));
+    }
+    sha256_end(&hash, text);
+    free(buffer);
+    fclose(file);
+    return status;
 }
