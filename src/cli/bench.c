@@ -127,6 +127,16 @@ void bench_free(bench_arrays *arrays)
     *arrays = (bench_arrays){0};
 }
 
+double bench_element(attn_context *context, const attn_view *view, int64_t index)
+{
+    double value = 0;
+    attn_view one =
+        attn_view_dense((const char *)view->data + (size_t)index * attn_dtype_size(view->dtype),
+                        view->dtype, 1, (int64_t[]){1});
+    attn_view out = attn_view_dense(&value, ATTN_F64, 1, (int64_t[]){1});
+    return attn_convert(context, &one, &out) == ATTN_OK ? value : (double)NAN;
+}
+
 static int ascending(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;

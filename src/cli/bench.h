@@ -27,6 +27,29 @@ attn_status bench_make(attn_context *context, const bench_shape *shape, attn_dty
                        bench_arrays *arrays);
 void bench_free(bench_arrays *arrays);
 
+/** Element `index` of a dense view of f32, f64, bf16 or f16, as the number it stands for. */
+double bench_element(attn_context *context, const attn_view *view, int64_t index);
+
+/** What the backward of an attention problem has besides. */
+typedef struct bench_gradients {
+    attn_view dout, dq, dk, dv, lse;
+    bench_arrays memory;
+    void *rows;
+} bench_gradients;
+
+/** Runs forward for out and lse. Free with bench_gradients_free. */
+attn_status bench_gradients_make(attn_context *context, const bench_shape *shape, bool causal,
+                                 bench_arrays *arrays, bench_gradients *gradients);
+void bench_gradients_free(bench_gradients *gradients);
+
+/** One call of attn_sdpa_backward. */
+attn_status bench_backward(attn_context *context, bool causal, const bench_arrays *arrays,
+                           const bench_gradients *gradients);
+
+/** Fails when a row of dq, dk or dv is not what the formulas give in float64. */
+attn_status bench_backward_check(attn_context *context, const bench_shape *shape, bool causal,
+                                 const bench_arrays *arrays, const bench_gradients *gradients);
+
 /** Of a set of timings. Sorts them. */
 typedef struct bench_stats {
     double median, min, max;

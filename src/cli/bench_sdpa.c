@@ -23,14 +23,15 @@ enum {
     KEY_THREADS,
     KEY_JSON,
     KEY_REPEAT,
-    KEY_NO_NAIVE
+    KEY_NO_NAIVE,
+    KEY_BACKWARD
 };
 
 typedef struct request {
     const char **shapes;
     size_t count;
     const char *file;
-    bool causal, json, no_naive;
+    bool causal, backward, json, no_naive;
     attn_dtype dtype;
     int64_t threads, repeat;
 } request;
@@ -45,6 +46,7 @@ typedef struct result {
 static const struct argp_option option_list[] = {
     {"shapes", KEY_SHAPES, "FILE", 0, "more shapes, one a line; # begins a comment", 0},
     {"causal", KEY_CAUSAL, 0, 0, "bottom-right causal; counts half the flops", 0},
+    {"backward", KEY_BACKWARD, 0, 0, "the gradients of q, k and v: 2.5 times the flops", 0},
     {"dtype", KEY_DTYPE, "TYPE", 0, "f32 (default), f64, bf16 or f16", 0},
     {"threads", KEY_THREADS, "N", 0, "default: the processors this process may use", 0},
     {"repeat", KEY_REPEAT, "N", 0, "samples, each beside one of the ceiling (default 9)", 0},
@@ -62,6 +64,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
     switch (key) {
     case KEY_SHAPES: r->file = text; return 0;
     case KEY_CAUSAL: r->causal = true; return 0;
+    case KEY_BACKWARD: r->backward = true; return 0;
     case KEY_JSON: r->json = true; return 0;
     case KEY_NO_NAIVE: r->no_naive = true; return 0;
     case KEY_THREADS: return cli_int(state, "--threads", text, 1, 1024, &r->threads);
@@ -85,17 +88,6 @@ static error_t parse(int key, char *text, struct argp_state *state)
     }
 }
 
-/* Element [b, h, i, d] of a dense view of f32, f64, bf16 or f16, as the number it stands for. */
-static double element(attn_context *context, const attn_view *view, int64_t index)
-{
-    double value = 0;
-    attn_view one =
-        attn_view_dense((const char *)view->data + (size_t)index * attn_dtype_size(view->dtype),
-                        view->dtype, 1, (int64_t[]){1});
-    attn_view out = attn_view_dense(&value, ATTN_F64, 1, (int64_t[]){1});
-    return attn_convert(context, &one, &out) == ATTN_OK ? value : (double)NAN;
-}
-
 /* Row i of head h of the first sequence in float64: the largest error of the first and last output element. */
 static double row_error(attn_context *context, const bench_arrays *a, const bench_shape *s,
                         bool causal, int64_t h, int64_t i)
@@ -106,8 +98,8 @@ static double row_error(attn_context *context, const bench_arrays *a, const benc
     double *scores = calloc((size_t)(end > 0 ? end : 1), sizeof *scores);
     for (int64_t j = 0; scores && j < end; j++) {
         for (int64_t d = 0; d < s->dim; d++) {
-            scores[j] += element(context, &a->q, (h * s->len_q + i) * s->dim + d) *
-                         element(context, &a->k, (g * s->len_k + j) * s->dim + d);
+            scores[j] += bench_element(context, &a->q, (h * s->len_q + i) * s->dim + d) *
+                         bench_element(context, &a->k, (g * s->len_k + j) * s->dim + d);
         }
         scores[j] /= sqrt((double)s->dim);
         largest = fmax(largest, scores[j]);
@@ -116,12 +108,13 @@ static double row_error(attn_context *context, const bench_arrays *a, const benc
         double weight = exp(scores[j] - largest);
         sum += weight;
         for (int n = 0; n < 2; n++) {
-            total[n] += weight * element(context, &a->v, (g * s->len_k + j) * s->dim + dims[n]);
+            total[n] +=
+                weight * bench_element(context, &a->v, (g * s->len_k + j) * s->dim + dims[n]);
         }
     }
     for (int n = 0; n < 2; n++) {
         double want = end > 0 ? total[n] / sum : 0;
-        double got = element(context, &a->out, (h * s->len_q + i) * s->dim + dims[n]);
+        double got = bench_element(context, &a->out, (h * s->len_q + i) * s->dim + dims[n]);
         double error = fabs(got - want);
         worst = error <= worst ? worst : error; /* NaN counts as the worst */
     }
@@ -178,7 +171,7 @@ static double naive_time(attn_context *context, const request *r, const bench_sh
     heads = heads < most ? heads : most;
     double flops = 4.0 * (double)s->len_q * (double)s->len_k * (double)s->dim;
     double floats = (double)s->len_q * (double)s->len_k + (double)s->dim * (double)s->len_k;
-    if (r->no_naive || r->dtype != ATTN_F32 || flops > NAIVE_MAX_FLOPS ||
+    if (r->no_naive || r->backward || r->dtype != ATTN_F32 || flops > NAIVE_MAX_FLOPS ||
         floats * 4 * (double)heads > (double)NAIVE_MAX_BYTES) {
         return (double)NAN;
     }
@@ -204,8 +197,12 @@ static double naive_time(attn_context *context, const request *r, const bench_sh
     return best * 1e3 * (double)(s->batch * s->heads_q) / (double)heads;
 }
 
-static attn_status call(attn_context *context, const request *r, const bench_arrays *a)
+static attn_status call(attn_context *context, const request *r, const bench_arrays *a,
+                        const bench_gradients *g)
 {
+    if (r->backward) {
+        return bench_backward(context, r->causal, a, g);
+    }
     attn_sdpa_options options = attn_sdpa_options_init();
     options.causal = r->causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
     return attn_sdpa(context, &options, &a->q, &a->k, &a->v, &a->out);
@@ -218,24 +215,24 @@ static attn_status plan(attn_context *context, const request *r, const bench_arr
     attn_sdpa_plan_info info = attn_sdpa_plan_info_init();
     attn_kv_view kv = attn_kv_view_init(a->k, a->v);
     attn_status status = attn_sdpa_plan(context, &options, &a->q, &kv, &a->out, &info);
-    snprintf(res->kernel, sizeof res->kernel, "%s", info.kernel);
-    res->decode = strncmp(info.kernel, "decode", 6) == 0;
+    snprintf(res->kernel, sizeof res->kernel, "%s", r->backward ? "backward" : info.kernel);
+    res->decode = strncmp(res->kernel, "decode", 6) == 0;
     return status;
 }
 
-/* 4·B·H·Lq·Lk·D; a causal call does what its triangle (or trapezium) leaves. */
-static double flops_of(const bench_shape *s, bool causal)
+/* 4·B·H·Lq·Lk·D, backward 10·…; a causal call does what its triangle (or trapezium) leaves. */
+static double flops_of(const bench_shape *s, bool causal, bool backward)
 {
     double pairs = (double)s->len_q * (double)s->len_k;
     if (causal) {
         int64_t rows = s->len_q < s->len_k ? s->len_q : s->len_k;
         pairs = (double)rows * (double)s->len_k - (double)rows * (double)rows / 2;
     }
-    return 4.0 * (double)s->batch * (double)s->heads_q * (double)s->dim * pairs;
+    return (backward ? 10.0 : 4.0) * (double)s->batch * (double)s->heads_q * (double)s->dim * pairs;
 }
 
 static attn_status measure(attn_context *context, const request *r, const bench_shape *s,
-                           const bench_arrays *a, result *res)
+                           const bench_arrays *a, const bench_gradients *g, result *res)
 {
     double *times = malloc(sizeof(double) * 2 * (size_t)r->repeat);
     if (!times) {
@@ -246,14 +243,14 @@ static attn_status measure(attn_context *context, const request *r, const bench_
     size_t kv_bytes = (size_t)kv_count * attn_dtype_size(r->dtype);
     const void *buffers[2] = {a->k.data, a->v.data};
     const size_t bytes[2] = {kv_bytes, kv_bytes};
-    double flops = flops_of(s, r->causal), start = cli_now();
-    attn_status status = call(context, r, a);
+    double flops = flops_of(s, r->causal, r->backward), start = cli_now();
+    attn_status status = call(context, r, a, g);
     double once = cli_now() - start;
     int64_t inner = once < SAMPLE_SECONDS ? (int64_t)(SAMPLE_SECONDS / (once + 1e-9)) + 1 : 1;
     for (int64_t n = 0; n < r->repeat && status == ATTN_OK; n++) {
         start = cli_now();
         for (int64_t i = 0; i < inner && status == ATTN_OK; i++) {
-            status = call(context, r, a);
+            status = call(context, r, a, g);
         }
         times[n] = (cli_now() - start) / (double)inner;
         double ceiling;
@@ -310,6 +307,7 @@ static int run_shape(attn_context *context, const request *r, const char *text)
 {
     bench_shape shape;
     bench_arrays arrays = {0};
+    bench_gradients gradients = {0};
     result res = {.naive_ms = (double)NAN};
     if (!bench_parse_shape(text, &shape)) {
         return cli_fail("'%s' is no shape; write batch x heads x len x dim, as in 1x16x2048x64",
@@ -317,12 +315,21 @@ static int run_shape(attn_context *context, const request *r, const char *text)
     }
     attn_status status = bench_make(context, &shape, r->dtype, &arrays);
     status = status ? status : plan(context, r, &arrays, &res);
-    status = status ? status : call(context, r, &arrays);
+    if (r->backward) {
+        status =
+            status ? status : bench_gradients_make(context, &shape, r->causal, &arrays, &gradients);
+    }
+    status = status ? status : call(context, r, &arrays, &gradients);
     status = status ? status : check(context, r, &shape, &arrays);
-    status = status ? status : measure(context, r, &shape, &arrays, &res);
+    if (r->backward) {
+        status =
+            status ? status : bench_backward_check(context, &shape, r->causal, &arrays, &gradients);
+    }
+    status = status ? status : measure(context, r, &shape, &arrays, &gradients, &res);
     if (status == ATTN_OK) {
         res.naive_ms = naive_time(context, r, &shape, &arrays);
     }
+    bench_gradients_free(&gradients);
     bench_free(&arrays);
     return status == ATTN_OK ? print(r, text, attn_context_threads(context), &res)
                              : cli_fail_attn(text);
@@ -353,10 +360,10 @@ int bench_sdpa(int argc, char **argv)
         .options = option_list,
         .parser = parse,
         .args_doc = "[SHAPE...]",
-        .doc =
-            "Times attn_sdpa, each sample beside one of a ceiling: multiply-adds, or for decode a "
-            "plain read of the same keys and values. % of ceiling is the median of those "
-            "ratios; naive is the four-line formula in plain C on as many threads.",
+        .doc = "Times attn_sdpa (or attn_sdpa_backward), each sample beside one of a ceiling: "
+               "multiply-adds, or for decode a "
+               "plain read of the same keys and values. % of ceiling is the median of those "
+               "ratios; naive is the four-line formula in plain C on as many threads.",
     };
     static const char *defaults[] = {"1x16x512x64", "1x16x2048x64", "1x16/4x2048x128",
                                      "1x8x1,32768x128"};
