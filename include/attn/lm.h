@@ -9,6 +9,7 @@
 #include <attn/gguf.h>
 #include <attn/model.h>
 #include <attn/model_file.h>
+#include <attn/nn.h>
 #include <attn/safetensors.h>
 #include <attn/sampler.h>
 #include <attn/tensor.h>

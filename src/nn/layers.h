@@ -1,0 +1,45 @@
+/**
+ * nn/layers.h: what the layers share: checks with their texts, and linear layers as models name and start them.
+ */
+#ifndef ATTN_NN_LAYERS_H
+#define ATTN_NN_LAYERS_H
+
+#include "nn/module.h"
+
+/* value ≥ 1, or SHAPE with `example`. */
+attn_status nn_positive(const char *name, int64_t value, const char *example);
+
+/* *module = NULL; ARGUMENT where module is NULL itself. */
+attn_status nn_no_place(attn_module **module);
+
+/* A linear layer; `transposed`: weight [in, out]; `gain` times the initial values. */
+attn_status nn_linear_make(const attn_nn_options *full, int64_t in, int64_t out, bool bias,
+                           bool transposed, double gain, attn_module **module);
+
+/* The same, hung under `name`; transposed where the naming has it so. */
+attn_status nn_add_linear(attn_module *parent, const char *name, const attn_nn_options *full,
+                          int64_t in, int64_t out, bool bias, attn_naming naming, double gain,
+                          attn_module **slot);
+
+/* The module is there and of a kind, or the tape fails with a text. */
+bool nn_is(attn_tape *tape, const attn_module *module, nn_kind kind);
+
+/* Besides, x is there: NULL is no failure of its own. */
+bool nn_ready(attn_tape *tape, const attn_module *module, nn_kind kind, const attn_tensor *x);
+
+/* The last dimension of x is `size`, called `what` in the text. */
+bool nn_last_is(attn_tape *tape, const attn_tensor *x, const char *layer, const char *what,
+                int64_t size);
+
+/* Fails the tape: NULL, for a caller to return. */
+attn_tensor *nn_fail(attn_tape *tape, attn_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* p of a dropout, 0 ≤ p < 1. */
+attn_status nn_check_dropout(double p);
+
+/* x, or with some of it dropped where the module is in training mode. */
+attn_tensor *nn_dropout(attn_tape *tape, const attn_module *module, attn_tensor *x, double p,
+                        uint64_t seed);
+
+#endif
