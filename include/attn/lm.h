@@ -10,6 +10,7 @@
 #include <attn/model.h>
 #include <attn/model_file.h>
 #include <attn/nn.h>
+#include <attn/optim.h>
 #include <attn/safetensors.h>
 #include <attn/sampler.h>
 #include <attn/tensor.h>
