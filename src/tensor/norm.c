@@ -1,77 +1,34 @@
 /**
- * norm.c: layer norm and RMS norm over the last dimension. f32 forward is libattn's; f64 and the way back are the loops below.
+ * norm.c: layer norm and RMS norm over the last dimension, libattn's but for the forward pass in f64.
  */
 #include "tensor/tensor.h"
-
-#include <attn/linear.h>
 
 #include <math.h>
 
 enum { X, WEIGHT, BIAS, INPUTS, PIECE = 16384 };
 
 typedef struct norm_call {
-    attn_view x, dy, out, products; /* rows; out: y or dx; products: dy·x̂, or none */
-    const void *weight, *bias;      /* [dim] or NULL */
+    attn_view x, y;            /* rows */
+    const void *weight, *bias; /* [dim] or NULL */
     double eps;
-    bool centered, accumulate;
+    bool centered;
     int64_t rows_per_task;
 } norm_call;
 
-static void *row_of(const attn_view *v, int64_t row)
-{
-    return (char *)v->data + row * v->stride[0] * (int64_t)attn_dtype_size(v->dtype);
-}
-
-#define NORM(T)                                                                                  \
-    /* mean (0 where not centered) and 1/√(mean square distance + eps) */                      \
-    static double statistics_##T(const T *x, int64_t n, bool centered, double eps, double *mean) \
-    {                                                                                            \
-        double sum = 0, squares = 0;                                                             \
-        for (int64_t i = 0; centered && i < n; i++) {                                            \
-            sum += (double)x[i];                                                                 \
-        }                                                                                        \
-        *mean = sum / (double)n;                                                                 \
-        for (int64_t i = 0; i < n; i++) {                                                        \
-            double d = (double)x[i] - *mean;                                                     \
-            squares += d * d;                                                                    \
-        }                                                                                        \
-        return 1.0 / sqrt(squares / (double)n + eps);                                            \
-    }                                                                                            \
-    static void backward_row_##T(const norm_call *c, int64_t r)                                  \
-    {                                                                                            \
-        const T *x = row_of(&c->x, r), *dy = row_of(&c->dy, r), *w = c->weight;                  \
-        T *dx = c->out.data ? row_of(&c->out, r) : NULL;                                         \
-        T *products = c->products.data ? row_of(&c->products, r) : NULL;                         \
-        int64_t n = c->x.shape[1];                                                               \
-        double mean, scale = statistics_##T(x, n, c->centered, c->eps, &mean);                   \
-        double sum = 0, dot = 0;                                                                 \
-        for (int64_t i = 0; i < n; i++) {                                                        \
-            double hat = ((double)x[i] - mean) * scale;                                          \
-            double g = (double)dy[i] * (w ? (double)w[i] : 1.0);                                 \
-            sum += g;                                                                            \
-            dot += g * hat;                                                                      \
-            if (products) {                                                                      \
-                products[i] = (T)((double)dy[i] * hat);                                          \
-            }                                                                                    \
-        }                                                                                        \
-        sum = c->centered ? sum / (double)n : 0.0;                                               \
-        dot /= (double)n;                                                                        \
-        for (int64_t i = 0; dx && i < n; i++) {                                                  \
-            double hat = ((double)x[i] - mean) * scale;                                          \
-            double g = (double)dy[i] * (w ? (double)w[i] : 1.0);                                 \
-            double value = scale * (g - sum - hat * dot);                                        \
-            dx[i] = (T)(c->accumulate ? (double)dx[i] + value : value);                          \
-        }                                                                                        \
-    }
-NORM(float)
-NORM(double)
-
+/* Row r in f64. */
 static void forward_row(const norm_call *c, int64_t r)
 {
-    const double *x = row_of(&c->x, r), *w = c->weight, *b = c->bias;
-    double *y = row_of(&c->out, r), mean;
-    double scale = statistics_double(x, c->x.shape[1], c->centered, c->eps, &mean);
-    for (int64_t i = 0; i < c->x.shape[1]; i++) {
+    int64_t n = c->x.shape[1];
+    const double *x = (const double *)c->x.data + r * c->x.stride[0], *w = c->weight, *b = c->bias;
+    double *y = (double *)c->y.data + r * c->y.stride[0], mean = 0, squares = 0;
+    for (int64_t i = 0; c->centered && i < n; i++) {
+        mean += x[i] / (double)n;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        squares += (x[i] - mean) * (x[i] - mean);
+    }
+    double scale = 1.0 / sqrt(squares / (double)n + c->eps);
+    for (int64_t i = 0; i < n; i++) {
         y[i] = (x[i] - mean) * scale * (w ? w[i] : 1.0) + (b ? b[i] : 0.0);
     }
 }
@@ -82,76 +39,74 @@ static void norm_task(void *argument, int64_t index, int worker)
     int64_t rows = c->x.shape[0], end = (index + 1) * c->rows_per_task;
     (void)worker;
     for (int64_t r = index * c->rows_per_task; r < end && r < rows; r++) {
-        if (!c->dy.data) {
-            forward_row(c, r);
-        } else if (c->x.dtype == ATTN_F32) {
-            backward_row_float(c, r);
-        } else {
-            backward_row_double(c, r);
-        }
+        forward_row(c, r);
     }
-}
-
-static attn_status run(attn_tape *tape, norm_call *c)
-{
-    int64_t rows = c->x.shape[0], n = c->x.shape[1];
-    c->rows_per_task = n < PIECE ? PIECE / n : 1;
-    return attn_parallel_for(tape->context, (rows + c->rows_per_task - 1) / c->rows_per_task,
-                             norm_task, c);
 }
 
 /* ---- backward ---- */
 
-/* Column sums of rows into a 1-D parameter's gradient. */
-static attn_status give_sum(attn_tape *tape, attn_tensor *t, const attn_view *rows)
+/* One parameter's gradient as libattn is to write it: its accumulate is one for all. */
+typedef struct share {
+    attn_tensor *scratch;
+    attn_view view;
+} share;
+
+static attn_status open_share(attn_tape *tape, attn_tensor *t, bool accumulate, share *s)
 {
-    bool accumulate = false;
-    attn_tensor *g = attn_grad_open(tape, t, &accumulate);
-    return g ? attn_sum_rows(tape->context, rows, accumulate, &g->view) : ATTN_ERR_NO_MEMORY;
+    bool filled = false;
+    if (!t || !t->requires_grad) {
+        return ATTN_OK;
+    }
+    attn_tensor *g = attn_grad_open(tape, t, &filled);
+    if (g && filled && !accumulate) { /* added in the end */
+        g = s->scratch = attn_grad_scratch(tape, t->view.dtype, 1, t->view.shape, NULL);
+    }
+    if (!g) {
+        return ATTN_ERR_NO_MEMORY;
+    }
+    s->view = g->view;
+    return accumulate && !filled ? attn_loop_fill(tape->context, &g->view, 0.0) : ATTN_OK;
 }
 
-/* The parameters' shares; what goes to x is run alone or with them. */
-static attn_status parameters(attn_tape *tape, const attn_node *node, norm_call *c)
+static attn_status close_share(attn_tape *tape, attn_tensor *t, share *s, attn_status status)
 {
-    attn_tensor *weight = node->in[WEIGHT], *bias = node->in[BIAS];
-    attn_tensor *products = NULL;
-    attn_status status = ATTN_OK;
-    if (weight && weight->requires_grad) {
-        products = attn_grad_scratch(tape, c->x.dtype, 2, c->x.shape, NULL);
-        if (!products) {
-            return ATTN_ERR_NO_MEMORY;
-        }
-        c->products = products->view;
+    if (s->scratch && status == ATTN_OK) {
+        status = attn_grad_give(tape, t, s->scratch);
     }
-    status = bias && bias->requires_grad ? give_sum(tape, bias, &c->dy) : ATTN_OK;
-    if (status == ATTN_OK && (products || c->out.data)) {
-        status = run(tape, c);
-    }
-    if (status == ATTN_OK && products) {
-        status = give_sum(tape, weight, &products->view);
-    }
-    attn_tensor_release(products);
+    attn_tensor_release(s->scratch);
     return status;
 }
 
 static attn_status norm_backward(attn_tape *tape, const attn_node *node, attn_tensor *dy)
 {
-    norm_call c = {.eps = node->params.number[0], .centered = node->params.integer[0] != 0};
     attn_tensor *x = node->in[X], *weight = node->in[WEIGHT];
-    attn_tensor *held_x = attn_tensor_rows(tape, x, &c.x);
-    attn_tensor *held_dy = held_x ? attn_tensor_rows(tape, dy, &c.dy) : NULL;
-    attn_tensor *held_w = held_dy && weight ? attn_tensor_dense(tape, weight) : NULL;
+    double eps = node->params.number[0];
+    attn_view rows_x, rows_dy;
     attn_grad_target dx = {.owner = x};
+    share dw = {.scratch = NULL}, db = {.scratch = NULL};
+    attn_tensor *held_x = attn_tensor_rows(tape, x, &rows_x);
+    attn_tensor *held_dy = held_x ? attn_tensor_rows(tape, dy, &rows_dy) : NULL;
+    attn_tensor *held_w = held_dy && weight ? attn_tensor_dense(tape, weight) : NULL;
     attn_status status = held_dy && (!weight || held_w) ? ATTN_OK : ATTN_ERR_NO_MEMORY;
-    c.weight = held_w ? held_w->view.data : NULL;
     if (status == ATTN_OK && x->requires_grad) {
-        status = attn_grad_rows(tape, x, NULL, &dx);
-        c.out = dx.rows;
-        c.accumulate = dx.accumulate;
+        status = attn_grad_rows(tape, x, held_dy == dy ? dy : NULL, &dx);
     }
-    if (status == ATTN_OK && c.x.shape[0] > 0) {
-        status = parameters(tape, node, &c);
+    if (status == ATTN_OK) {
+        status = open_share(tape, weight, dx.accumulate, &dw);
     }
+    if (status == ATTN_OK) {
+        status = open_share(tape, node->in[BIAS], dx.accumulate, &db);
+    }
+    if (status == ATTN_OK) {
+        const attn_view *w = held_w ? &held_w->view : NULL;
+        status = node->params.integer[0]
+                     ? attn_layer_norm_backward(tape->context, &rows_x, w, eps, &rows_dy,
+                                                dx.accumulate, &dx.rows, &dw.view, &db.view)
+                     : attn_rms_norm_backward(tape->context, &rows_x, w, eps, &rows_dy,
+                                              dx.accumulate, &dx.rows, &dw.view);
+    }
+    status = close_share(tape, weight, &dw, status);
+    status = close_share(tape, node->in[BIAS], &db, status);
     status = attn_grad_done(tape, &dx, status);
     attn_tensor_release(held_x);
     attn_tensor_release(held_dy);
@@ -194,10 +149,12 @@ static attn_status forward(attn_tape *tape, norm_call *c)
         return ATTN_OK;
     }
     if (c->x.dtype == ATTN_F64) {
-        return run(tape, c);
+        c->rows_per_task = c->x.shape[1] < PIECE ? PIECE / c->x.shape[1] : 1;
+        return attn_parallel_for(tape->context, (c->x.shape[0] - 1) / c->rows_per_task + 1,
+                                 norm_task, c);
     }
-    return c->centered ? attn_layer_norm(tape->context, &c->x, c->weight, c->bias, c->eps, &c->out)
-                       : attn_rms_norm(tape->context, &c->x, c->weight, c->eps, &c->out);
+    return c->centered ? attn_layer_norm(tape->context, &c->x, c->weight, c->bias, c->eps, &c->y)
+                       : attn_rms_norm(tape->context, &c->x, c->weight, c->eps, &c->y);
 }
 
 static attn_tensor *norm(attn_tape *tape, const attn_op *op, attn_tensor *const *in, double eps)
@@ -218,7 +175,7 @@ static attn_tensor *norm(attn_tape *tape, const attn_op *op, attn_tensor *const 
     }
     attn_status status = ATTN_ERR_NO_MEMORY;
     if (ok) {
-        attn_view_rows(&out->view, &c.out);
+        attn_view_rows(&out->view, &c.y);
         c.weight = held[WEIGHT] ? held[WEIGHT]->view.data : NULL;
         c.bias = held[BIAS] ? held[BIAS]->view.data : NULL;
         status = forward(tape, &c);

@@ -3,63 +3,13 @@
  */
 #include "tensor/tensor.h"
 
-#include <math.h>
-#include <string.h>
-
-typedef struct rope_call {
-    attn_view x;
-    const int64_t *positions; /* [batch, len] */
-    double theta, sign;
-    int64_t dims;
-    attn_rope_pairing pairing;
-} rope_call;
-
-#define ROTATE(T)                                                                                \
-    static void rotate_##T(const rope_call *c, T *row, int64_t position)                         \
-    {                                                                                            \
-        int64_t half = c->dims / 2, step = c->x.stride[3];                                       \
-        for (int64_t i = 0; i < half; i++) {                                                     \
-            double angle = (double)position * pow(c->theta, -2.0 * (double)i / (double)c->dims); \
-            double cosine = cos(angle), sine = c->sign * sin(angle);                             \
-            bool halves = c->pairing == ATTN_ROPE_HALVES;                                        \
-            T *a = row + (halves ? i : 2 * i) * step;                                            \
-            T *b = row + (halves ? i + half : 2 * i + 1) * step;                                 \
-            double x = (double)*a, y = (double)*b;                                               \
-            *a = (T)(x * cosine - y * sine);                                                     \
-            *b = (T)(x * sine + y * cosine);                                                     \
-        }                                                                                        \
-    }
-ROTATE(float)
-ROTATE(double)
-
-static void rope_task(void *argument, int64_t index, int worker)
-{
-    const rope_call *c = argument;
-    const attn_view *x = &c->x;
-    int64_t l = index % x->shape[2], h = index / x->shape[2] % x->shape[1];
-    int64_t b = index / x->shape[2] / x->shape[1], position = c->positions[b * x->shape[2] + l];
-    int64_t at = b * x->stride[0] + h * x->stride[1] + l * x->stride[2];
-    (void)worker;
-    if (x->dtype == ATTN_F32) {
-        rotate_float(c, (float *)x->data + at, position);
-    } else {
-        rotate_double(c, (double *)x->data + at, position);
-    }
-}
-
-/* In place; forward in f32 is libattn's. */
+/* In place, forth or back. */
 static attn_status rotate(attn_tape *tape, const attn_view *x, const attn_params *p, bool back)
 {
-    rope_call c = {.x = *x, .positions = p->data, .theta = p->number[0], .sign = back ? -1 : 1};
-    c.dims = p->integer[0];
-    c.pairing = (attn_rope_pairing)p->integer[1];
-    if (attn_view_count(x) == 0) {
-        return ATTN_OK;
-    }
-    if (!back && x->dtype == ATTN_F32) {
-        return attn_rope(tape->context, x, c.positions, c.theta, c.dims, c.pairing);
-    }
-    return attn_parallel_for(tape->context, x->shape[0] * x->shape[1] * x->shape[2], rope_task, &c);
+    int64_t dims = p->integer[0];
+    attn_rope_pairing pairing = (attn_rope_pairing)p->integer[1];
+    return back ? attn_rope_inverse(tape->context, x, p->data, p->number[0], dims, pairing)
+                : attn_rope(tape->context, x, p->data, p->number[0], dims, pairing);
 }
 
 static attn_status rope_backward(attn_tape *tape, const attn_node *node, attn_tensor *dy)
