@@ -25,7 +25,7 @@ def run(folder, arrays, *options, code=0):
     if code:
         assert done.stderr.count("\n") == 1, f"not one sentence: {done.stderr!r}"
         return done.stderr
-    return np.load(f"{folder}/out.npy")
+    return np.load(f"{folder}/out.npy") if os.path.exists(f"{folder}/out.npy") else None
 
 
 def formula(q, k, v, *, causal="none", window=None, mask=None, bias=None, scale=None, softcap=None,
@@ -145,6 +145,109 @@ def check_shapes(folder, rng):
     assert empty.shape == (2, 2, 0, 8)
 
 
+def philox(seed, column, row, head, batch):
+    """The word that decides about a slot: Philox4x32-10, counter (column/4, row, head, batch)."""
+    low = np.uint64(0xFFFFFFFF)
+    c = [np.asarray(x).astype(np.uint64) for x in np.broadcast_arrays(column // 4, row, head, batch)]
+    k = [np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32)]
+    for _ in range(10):
+        a, b = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        shift = np.uint64(32)
+        c = [(b >> shift) ^ c[1] ^ k[0], b & low, (a >> shift) ^ c[3] ^ k[1], a & low]
+        k = [(k[0] + np.uint64(0x9E3779B9)) & low, (k[1] + np.uint64(0xBB67AE85)) & low]
+    return np.choose(np.broadcast_to(column % 4, c[0].shape), c)
+
+
+def keep(p, seed, shape):
+    b, h, i, j = (np.arange(n).reshape([-1 if d == e else 1 for e in range(4)])
+                  for d, n in enumerate(shape))
+    return (philox(seed, j, i, h, b) >= int(p * 2**32)) / (1 - p)
+
+
+def gradients(q, k, v, dout, p=0.0, seed=0, **meaning):
+    """dq, dk, dv, dS in float64, for options without softcap."""
+    out, _, weights = formula(q, k, v, **meaning)
+    group = q.shape[1] // k.shape[1]
+    scale = meaning.get("scale") or q.shape[3] ** -0.5
+    wide = [np.repeat(a.astype(np.float64), group, axis=1) for a in (k, v)]
+    z = keep(p, seed, weights.shape) if p else 1.0
+    out = np.einsum("bhij,bhjd->bhid", weights * z, wide[1])
+    ds = weights * (z * np.einsum("bhid,bhjd->bhij", dout, wide[1])
+                    - (dout * out).sum(-1, keepdims=True))
+    dq = scale * np.einsum("bhij,bhjd->bhid", ds, wide[0])
+    dk = scale * np.einsum("bhij,bhid->bhjd", ds, q)
+    dv = np.einsum("bhij,bhid->bhjd", weights * z, dout)
+    fold = lambda a: a.reshape(a.shape[0], k.shape[1], group, *a.shape[2:]).sum(2)
+    return out, dq, fold(dk), fold(dv), ds
+
+
+def check_gradients(folder, rng):
+    for dtype, bound in ((np.float32, 2e-5), (np.float64, 1e-12), (np.float16, 2e-3)):
+        a = arrays(rng, (2, 4, 33, 16), dtype, heads_kv=2, len_k=41, dim_v=8)
+        bias = rng.standard_normal((4, 1, 41)).astype(dtype)
+        dout = rng.standard_normal((2, 4, 33, 8)).astype(dtype)
+        wide = np.float64 if dtype == np.float64 else np.float32
+        files = [w for n in ("dq", "dk", "dv", "dbias") for w in (f"--{n}", f"{folder}/{n}.npy")]
+        for p in (0.0, 0.3):
+            out = run(folder, {**a, "bias": bias, "dout": dout}, "--causal", "bottom-right",
+                      "--dropout", str(p), "--seed", "12345678901", *files)
+            want = gradients(a["q"], a["k"], a["v"], dout.astype(np.float64), p, 12345678901,
+                             causal="bottom-right", bias=bias)
+            assert out.dtype == dtype
+            close(out, want[0], 4e-3 if dtype == np.float16 else bound, "out")
+            got = [np.load(f"{folder}/{n}.npy") for n in ("dq", "dk", "dv", "dbias")]
+            wanted = [*want[1:4], want[4].sum((0, 2), keepdims=True)[0]]
+            for name, g, w in zip(("dq", "dk", "dv", "dbias"), got, wanted):
+                assert g.dtype == wide, (name, g.dtype)
+                close(g, w, bound * max(1, np.abs(w).max()), (name, dtype, p))
+    # each in its input's shape, and without --out
+    os.remove(f"{folder}/out.npy")
+    b = {n: rng.standard_normal((7, 5)).astype(np.float32) for n in ("q", "k", "v", "dout")}
+    command = [ATTN, "sdpa"]
+    for name, value in b.items():
+        np.save(f"{folder}/{name}.npy", value)
+        command += [f"--{name}", f"{folder}/{name}.npy"]
+    done = subprocess.run(command + ["--sinks", "0.5", "--dsinks", f"{folder}/ds.npy", "--alibi",
+                                     "0.1", "--dalibi", f"{folder}/da.npy", "--dk",
+                                     f"{folder}/dk.npy"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert np.load(f"{folder}/dk.npy").shape == (7, 5)
+    assert np.load(f"{folder}/ds.npy").shape == np.load(f"{folder}/da.npy").shape == (1,)
+    assert not os.path.exists(f"{folder}/out.npy")
+    # one sink for all heads: the sum of theirs
+    a = arrays(rng, (1, 3, 9, 8))
+    a["dout"] = rng.standard_normal((1, 3, 9, 8)).astype(np.float32)
+    run(folder, a, "--sinks", "0.5,0.5,0.5", "--dsinks", f"{folder}/three.npy")
+    run(folder, a, "--sinks", "0.5", "--dsinks", f"{folder}/one.npy")
+    close(np.load(f"{folder}/one.npy"), np.load(f"{folder}/three.npy").astype(float).sum(
+        keepdims=True), 1e-6, "one sink")
+
+
+def check_gradient_refusals(folder, rng):
+    global CHECKS
+    a = arrays(rng, (1, 2, 6, 8))
+    dout = rng.standard_normal((1, 2, 6, 8)).astype(np.float32)
+    dq = ["--dq", f"{folder}/dq.npy"]
+    wrong = [
+        ({**a, "dout": dout}, [], 2, "--dout: no gradient is asked for"),
+        (a, dq, 2, "--dout FILE is missing"),
+        ({**a, "dout": dout}, ["--dbias", f"{folder}/db.npy"], 2, "--dbias: needs --bias"),
+        ({**a, "dout": dout}, ["--dsinks", f"{folder}/db.npy"], 2, "--dsinks: needs --sinks"),
+        (a, ["--dropout", "1"], 2, "--dropout"),
+        (a, ["--dropout", "-0.5"], 2, "--dropout"),
+        (a, ["--seed", "-1"], 2, "--seed"),
+        ({**a, "dout": dout[0]}, dq, 1, "has 3 dimensions but must have q's 4"),
+        ({**a, "dout": dout[..., :4]}, dq, 1, "dout: shape"),
+        ({**a, "dout": dout.astype(np.float64)}, dq, 1, "dout: type is f64"),
+    ]
+    for given, options, code, word in wrong:
+        text = run(folder, given, *options, code=code)
+        assert word in text, (options, text)
+        assert not os.path.exists(f"{folder}/out.npy"), "wrote a result after a failure"
+        assert not os.path.exists(f"{folder}/dq.npy"), "wrote a gradient after a failure"
+        CHECKS += 1
+
+
 def check_refusals(folder, rng):
     global CHECKS
     a = arrays(rng, (1, 2, 6, 8))
@@ -187,7 +290,8 @@ def check_refusals(folder, rng):
 
 def main():
     rng = np.random.default_rng(20261122)
-    for check in (check_options, check_shapes, check_refusals):
+    for check in (check_options, check_shapes, check_gradients, check_gradient_refusals,
+                  check_refusals):
         with tempfile.TemporaryDirectory() as folder:
             check(folder, rng)
     print(f"attn sdpa: {CHECKS} checks passed")
