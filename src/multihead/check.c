@@ -61,9 +61,10 @@ static attn_status check_inputs(multihead_call *c, const attn_view *query, const
                             "vdim", layer->vdim);
     }
     if (status == ATTN_OK) {
-        status = check_rows("out", &c->out, c->batch, c->len_q, "embed_dim", layer->embed_dim);
+        status = check_rows(c->backward ? "dout" : "out", &c->out, c->batch, c->len_q, "embed_dim",
+                            layer->embed_dim);
     }
-    return status == ATTN_OK ? sdpa_check_output("out", &c->out) : status;
+    return status == ATTN_OK && !c->backward ? sdpa_check_output("out", &c->out) : status;
 }
 
 /* How many of the key rows each sequence has, or appends. */
@@ -86,6 +87,11 @@ static attn_status check_cache(multihead_call *c)
     c->columns = c->len_k;
     if (!cache) {
         return ATTN_OK;
+    }
+    if (c->o.saved || c->backward) {
+        return attn_fail(ATTN_ERR_ARGUMENT,
+                         "cache: there are no gradients through a cache; train on whole sequences, "
+                         "with cache NULL");
     }
     if (c->o.causal == ATTN_CAUSAL_TOP_LEFT) {
         return attn_fail(ATTN_ERR_ARGUMENT,
@@ -223,6 +229,16 @@ static attn_status check_weights(const multihead_call *c)
     return sdpa_check_output("weights", weights);
 }
 
+static attn_status check_dropout(const multihead_call *c)
+{
+    if (!(c->o.dropout >= 0.0 && c->o.dropout < 1.0)) {
+        return attn_fail(ATTN_ERR_ARGUMENT,
+                         "dropout: is %g but must be at least 0 and below 1, for example 0.1",
+                         c->o.dropout);
+    }
+    return ATTN_OK;
+}
+
 static attn_status check_overlap(const multihead_call *c)
 {
     const attn_view none = {0};
@@ -244,17 +260,20 @@ static attn_status check_overlap(const multihead_call *c)
 attn_status multihead_check(attn_context *context, const attn_multihead *layer,
                             const attn_multihead_forward_options *options, const attn_view *query,
                             const attn_view *key, const attn_view *value, const attn_view *out,
-                            multihead_call *call)
+                            bool backward, multihead_call *call)
 {
     if (!context || !layer || !query || !out) {
         return attn_fail(ATTN_ERR_ARGUMENT, "%s: is NULL but must be given",
-                         !context ? "context"
-                         : !layer ? "layer"
-                         : !query ? "query"
-                                  : "out");
+                         !context   ? "context"
+                         : !layer   ? "layer"
+                         : !query   ? "query"
+                         : backward ? "dout"
+                                    : "out");
     }
-    *call = (multihead_call){
-        .context = context, .layer = layer, .o = attn_multihead_forward_options_init()};
+    *call = (multihead_call){.context = context,
+                             .layer = layer,
+                             .o = attn_multihead_forward_options_init(),
+                             .backward = backward};
     if (options) {
         if (options->struct_size < sizeof(size_t) || options->struct_size > sizeof call->o) {
             return attn_fail(
@@ -264,6 +283,9 @@ attn_status multihead_check(attn_context *context, const attn_multihead *layer,
                 options->struct_size, sizeof call->o);
         }
         memcpy(&call->o, options, options->struct_size);
+    }
+    if (backward) {
+        call->o.need_weights = ATTN_WEIGHTS_NONE;
     }
     attn_status status = check_inputs(call, query, key, value, out);
     if (status == ATTN_OK) {
@@ -276,5 +298,6 @@ attn_status multihead_check(attn_context *context, const attn_multihead *layer,
     status = status == ATTN_OK ? check_mask(call) : status;
     status = status == ATTN_OK ? check_padding(call) : status;
     status = status == ATTN_OK ? check_weights(call) : status;
-    return status == ATTN_OK ? check_overlap(call) : status;
+    status = status == ATTN_OK ? check_dropout(call) : status;
+    return status == ATTN_OK && !backward ? check_overlap(call) : status;
 }

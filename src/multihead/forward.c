@@ -15,102 +15,53 @@ attn_multihead_forward_options attn_multihead_forward_options_init(void)
     return (attn_multihead_forward_options){.struct_size = sizeof(attn_multihead_forward_options)};
 }
 
-/* Memory of one call, one block; parts that are not needed are empty. */
-typedef struct workspace {
-    float *q, *k, *v, *o; /* [batch, len, width] */
-    float *weights;       /* [batch, num_heads, len_q, columns], to be averaged */
-    unsigned char *mask;  /* mask and padding together */
-    int64_t *positions;   /* of the cache's sequences before the call */
-    attn_view mask_view;  /* what attention is given; dtype NONE: nothing */
-    void *block;
-    size_t bytes;
-} workspace;
-
-/* Adds a·b·c·d elements of `size` bytes to the block; returns where, or sets *fits to false. */
-static size_t reserve(size_t *bytes, bool *fits, const int64_t sizes[4], size_t size)
-{
-    size_t at = *bytes, part = size;
-    for (int n = 0; n < 4; n++) {
-        *fits = *fits && attn_mul_size(part, (size_t)sizes[n], &part);
-    }
-    *fits = *fits && part <= (size_t)INT64_MAX / 2 && *bytes <= (size_t)INT64_MAX / 2;
-    if (*fits) {
-        *bytes += attn_round_up(part);
-    }
-    return at;
-}
-
-static attn_status take_workspace(const multihead_call *c, workspace *w)
+/* Where the block of *w is too small, another; parts are then placed in it. */
+static attn_status take_workspace(const multihead_call *c, multihead_workspace *w)
 {
     const attn_multihead *layer = c->layer;
-    int64_t kv_width = layer->head_dim * layer->num_kv_heads;
+    int64_t kv_width = layer->head_dim * layer->num_kv_heads, mask_sizes[4];
     bool fits = true, average = c->o.need_weights == ATTN_WEIGHTS_AVERAGED;
-    int64_t heads = c->mask.dtype ? c->mask.shape[1] : 1;
-    int64_t rows = c->mask.dtype ? c->mask.shape[2] : 1;
-    *w = (workspace){.mask_view = c->mask};
-    size_t q = reserve(&w->bytes, &fits, (int64_t[]){c->batch, c->len_q, layer->embed_dim, 1},
-                       sizeof(float));
-    size_t o = reserve(&w->bytes, &fits, (int64_t[]){c->batch, c->len_q, layer->embed_dim, 1},
-                       sizeof(float));
-    size_t k =
-        reserve(&w->bytes, &fits, (int64_t[]){c->batch, c->len_k, kv_width, 1}, sizeof(float));
-    size_t v =
-        reserve(&w->bytes, &fits, (int64_t[]){c->batch, c->len_k, kv_width, 1}, sizeof(float));
-    size_t positions = reserve(&w->bytes, &fits, (int64_t[]){c->batch, 1, 1, 1}, sizeof(int64_t));
-    size_t mask =
-        reserve(&w->bytes, &fits,
-                (int64_t[]){c->o.key_padding_mask ? c->batch : 0, heads, rows, c->columns}, 1);
-    size_t weights = reserve(
-        &w->bytes, &fits,
-        (int64_t[]){average ? c->batch : 0, layer->num_heads, c->len_q, c->columns}, sizeof(float));
+    const int64_t q_sizes[] = {c->batch, c->len_q, layer->embed_dim, 1};
+    const int64_t k_sizes[] = {c->batch, c->len_k, kv_width, 1};
+    const int64_t lse_sizes[] = {c->o.saved ? c->batch : 0, layer->num_heads, c->len_q, 1};
+    const int64_t weights[] = {average ? c->batch : 0, layer->num_heads, c->len_q, c->columns};
+    size_t bytes = 0;
+    multihead_mask_sizes(c, mask_sizes);
+    size_t q = multihead_reserve(&bytes, &fits, q_sizes, sizeof(float));
+    size_t o = multihead_reserve(&bytes, &fits, q_sizes, sizeof(float));
+    size_t k = multihead_reserve(&bytes, &fits, k_sizes, sizeof(float));
+    size_t v = multihead_reserve(&bytes, &fits, k_sizes, sizeof(float));
+    size_t lse = multihead_reserve(&bytes, &fits, lse_sizes, sizeof(float));
+    size_t positions =
+        multihead_reserve(&bytes, &fits, (int64_t[]){c->batch, 1, 1, 1}, sizeof(int64_t));
+    size_t mask = multihead_reserve(&bytes, &fits, mask_sizes, 1);
+    size_t mean = multihead_reserve(&bytes, &fits, weights, sizeof(float));
     if (!fits) {
         return attn_fail(ATTN_ERR_NO_MEMORY,
                          "batch %lld of %lld queries and %lld keys does not fit the address space; "
                          "split the call",
                          (long long)c->batch, (long long)c->len_q, (long long)c->columns);
     }
-    w->block = attn_alloc(attn_context_allocator(c->context), w->bytes, "multi-head workspace");
-    if (!w->block) {
-        return ATTN_ERR_NO_MEMORY;
+    if (!w->block || bytes > w->bytes) {
+        const attn_allocator *allocator = attn_context_allocator(c->context);
+        attn_free(allocator, w->block, w->bytes);
+        w->bytes = bytes;
+        w->block = attn_alloc(allocator, bytes, "multi-head workspace");
+        if (!w->block) {
+            w->bytes = 0;
+            return ATTN_ERR_NO_MEMORY;
+        }
     }
     char *base = w->block;
     w->q = (void *)(base + q);
     w->o = (void *)(base + o);
     w->k = (void *)(base + k);
     w->v = (void *)(base + v);
+    w->lse = (void *)(base + lse);
     w->positions = (void *)(base + positions);
     w->mask = (void *)(base + mask);
-    w->weights = (void *)(base + weights);
+    w->weights = (void *)(base + mean);
     return ATTN_OK;
-}
-
-/* mask AND NOT key_padding_mask, in the mask's own shape with the batch spelled out. */
-static void join_masks(const multihead_call *c, workspace *w)
-{
-    const attn_view *padding = c->o.key_padding_mask, *mask = &c->mask;
-    if (!padding) {
-        return;
-    }
-    bool has_mask = mask->dtype != ATTN_DTYPE_NONE;
-    int64_t heads = has_mask ? mask->shape[1] : 1, rows = has_mask ? mask->shape[2] : 1;
-    unsigned char *to = w->mask;
-    for (int64_t row = 0; row < c->batch * heads * rows; row++, to += c->columns) {
-        int64_t b = row / rows / heads, h = row / rows % heads, i = row % rows;
-        const unsigned char *ignore = (const unsigned char *)padding->data + b * padding->stride[0];
-        for (int64_t j = 0; j < c->columns; j++) {
-            to[j] = !ignore[j];
-        }
-        if (has_mask) {
-            const unsigned char *from = (const unsigned char *)mask->data +
-                                        (mask->shape[0] > 1 ? b : 0) * mask->stride[0] +
-                                        h * mask->stride[1] + i * mask->stride[2];
-            int64_t step = mask->shape[3] > 1 ? 1 : 0;
-            for (int64_t j = 0; j < c->columns; j++) {
-                to[j] = to[j] && from[j * step];
-            }
-        }
-    }
-    w->mask_view = attn_view_bhld(w->mask, ATTN_BOOL, c->batch, heads, rows, c->columns);
 }
 
 /* y[batch, len, out] = x[batch, len, in]·Wᵀ + b; one product where the rows of all sequences are evenly apart. */
@@ -142,7 +93,7 @@ static attn_view rows_view(const float *data, int64_t batch, int64_t len, int64_
     return attn_view_dense(data, ATTN_F32, 3, (int64_t[]){batch, len, width});
 }
 
-static attn_status project_inputs(const multihead_call *c, const workspace *w)
+static attn_status project_inputs(const multihead_call *c, const multihead_workspace *w)
 {
     const attn_multihead *layer = c->layer;
     int64_t kv_width = layer->head_dim * layer->num_kv_heads;
@@ -157,11 +108,11 @@ static attn_status project_inputs(const multihead_call *c, const workspace *w)
 }
 
 /* Appends where there is a cache, and attends. */
-static attn_status attend(const multihead_call *c, const workspace *w, bool *appended)
+static attn_status attend(const multihead_call *c, const multihead_workspace *w, bool *appended)
 {
     const attn_multihead *layer = c->layer;
     const attn_multihead_forward_options *given = &c->o;
-    attn_sdpa_options o = attn_sdpa_options_init();
+    attn_sdpa_options o = multihead_sdpa_options(c, &w->mask_view);
     attn_view q =
         attn_view_blhd(w->q, ATTN_F32, c->batch, c->len_q, layer->num_heads, layer->head_dim);
     attn_view k =
@@ -172,17 +123,13 @@ static attn_status attend(const multihead_call *c, const workspace *w, bool *app
         attn_view_blhd(w->o, ATTN_F32, c->batch, c->len_q, layer->num_heads, layer->head_dim);
     attn_view weights =
         attn_view_bhld(w->weights, ATTN_F32, c->batch, layer->num_heads, c->len_q, c->columns);
-    o.causal = given->causal;
-    o.has_window = given->has_window;
-    o.window_left = given->window_left;
-    o.window_right = given->window_right;
-    o.mask = w->mask_view.dtype == ATTN_DTYPE_NONE ? NULL : &w->mask_view;
-    o.lengths_q = given->lengths_q;
     if (given->need_weights != ATTN_WEIGHTS_NONE) {
         o.weights = given->need_weights == ATTN_WEIGHTS_AVERAGED ? &weights : given->weights;
     }
+    attn_view lse =
+        attn_view_dense(w->lse, ATTN_F32, 3, (int64_t[]){c->batch, layer->num_heads, c->len_q});
+    o.lse = given->saved ? &lse : NULL;
     if (!given->cache) {
-        o.lengths_k = given->lengths_k;
         return attn_sdpa(c->context, &o, &q, &k, &v, &out);
     }
     for (int64_t b = 0; b < c->batch; b++) {
@@ -231,10 +178,10 @@ static void average_task(void *argument, int64_t index, int worker)
     }
 }
 
-static attn_status run(const multihead_call *c, workspace *w)
+static attn_status run(const multihead_call *c, multihead_workspace *w)
 {
     bool appended = false;
-    join_masks(c, w);
+    w->mask_view = multihead_join_masks(c, w->mask);
     attn_status status = project_inputs(c, w);
     if (status == ATTN_OK) {
         status = attend(c, w, &appended);
@@ -264,15 +211,27 @@ attn_status attn_multihead_forward(attn_context *context, const attn_multihead *
                                    const attn_view *value, const attn_view *out)
 {
     multihead_call call;
-    workspace w;
-    attn_status status = multihead_check(context, layer, options, query, key, value, out, &call);
-    if (status == ATTN_OK) {
-        status = take_workspace(&call, &w);
-    }
+    multihead_workspace own = {0};
+    attn_status status =
+        multihead_check(context, layer, options, query, key, value, out, false, &call);
     if (status != ATTN_OK) {
         return status;
     }
-    status = run(&call, &w);
-    attn_free(attn_context_allocator(context), w.block, w.bytes);
+    attn_multihead_saved *saved = call.o.saved;
+    if (saved) {
+        saved->layer = NULL;
+    }
+    status = take_workspace(&call, saved ? &saved->workspace : &own);
+    if (status == ATTN_OK) {
+        status = run(&call, saved ? &saved->workspace : &own);
+    }
+    if (saved && status == ATTN_OK) {
+        saved->layer = layer;
+        saved->version = layer->version;
+        saved->batch = call.batch;
+        saved->len_q = call.len_q;
+        saved->len_k = call.len_k;
+    }
+    attn_free(attn_context_allocator(context), own.block, own.bytes);
     return status;
 }

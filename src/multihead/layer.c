@@ -201,5 +201,6 @@ void attn_multihead_destroy(attn_multihead *layer)
         attn_free(allocator, p->weight, bytes);
         attn_free(allocator, p->bias, (size_t)p->out * sizeof *p->bias);
     }
+    attn_free(allocator, layer->gradients, layer->gradient_bytes);
     attn_free(allocator, layer, sizeof *layer);
 }

@@ -15,6 +15,7 @@ typedef struct multihead_projection {
     float *weight; /* [out, in] */
     float *bias;   /* [out], NULL without */
     attn_linear *packed;
+    float *dweight, *dbias; /* gradients, in the layer's block; NULL before the first */
 } multihead_projection;
 
 struct attn_multihead {
@@ -22,10 +23,16 @@ struct attn_multihead {
     int64_t embed_dim, num_heads, num_kv_heads, head_dim, kdim, vdim;
     bool has_bias;
     multihead_projection projection[MULTIHEAD_PROJECTIONS];
+    float *gradients; /* of all parameters; NULL before the first backward */
+    size_t gradient_bytes;
+    uint64_t version; /* counts changes of parameters */
 };
 
 /** Packs weight and bias as they are now (`weight`, `bias`: instead of the projection's own where not NULL). */
 attn_status multihead_pack(attn_context *context, const multihead_projection *projection,
                            const float *weight, const float *bias, attn_linear **packed);
+
+/** Gives the layer room for gradients, zeros, where it has none yet. */
+attn_status multihead_need_gradients(attn_multihead *layer);
 
 #endif

@@ -1,5 +1,5 @@
 /**
- * parameters.c: the layer's parameters by name, read and replaced.
+ * parameters.c: the layer's parameters by name, read and replaced, and their gradients.
  */
 #include "multihead/layer.h"
 
@@ -137,8 +137,72 @@ attn_status attn_multihead_set_parameter(attn_multihead *layer, const char *name
     if (status == ATTN_OK) {
         attn_linear_destroy(p->packed);
         p->packed = packed;
+        layer->version++;
         memcpy(is_bias ? p->bias : p->weight, copy, bytes);
     }
     attn_free(allocator, copy, bytes);
     return status;
+}
+
+/* One block for all, so that it is there as a whole or not at all. */
+attn_status multihead_need_gradients(attn_multihead *layer)
+{
+    if (layer->gradients) {
+        return ATTN_OK;
+    }
+    size_t floats = 0;
+    for (int i = 0; i < MULTIHEAD_PROJECTIONS; i++) { /* twice the parameters' bytes: no wrap */
+        const multihead_projection *p = &layer->projection[i];
+        floats += (size_t)p->out * (size_t)(p->in + (layer->has_bias ? 1 : 0));
+    }
+    float *block = attn_alloc(attn_context_allocator(layer->context), floats * sizeof *block,
+                              "multi-head gradients");
+    if (!block) {
+        return ATTN_ERR_NO_MEMORY;
+    }
+    memset(block, 0, floats * sizeof *block);
+    layer->gradients = block;
+    layer->gradient_bytes = floats * sizeof *block;
+    for (int i = 0; i < MULTIHEAD_PROJECTIONS; i++) {
+        multihead_projection *p = &layer->projection[i];
+        p->dweight = block;
+        block += p->out * p->in;
+        p->dbias = layer->has_bias ? block : NULL;
+        block += layer->has_bias ? p->out : 0;
+    }
+    return ATTN_OK;
+}
+
+attn_status attn_multihead_clear_gradients(attn_multihead *layer)
+{
+    if (!layer) {
+        return attn_fail(ATTN_ERR_ARGUMENT, "layer: must not be NULL");
+    }
+    if (layer->gradients) {
+        memset(layer->gradients, 0, layer->gradient_bytes);
+    }
+    return multihead_need_gradients(layer);
+}
+
+attn_status attn_multihead_gradient(const attn_multihead *layer, const char *name, attn_view *view)
+{
+    int which = 0;
+    bool is_bias = false;
+    if (!view) {
+        return attn_fail(ATTN_ERR_ARGUMENT, "view: must not be NULL; pass where to put it");
+    }
+    *view = (attn_view){0};
+    attn_status status = find(layer, name, &which, &is_bias);
+    if (status != ATTN_OK) {
+        return status;
+    }
+    const multihead_projection *p = &layer->projection[which];
+    if (!layer->gradients) {
+        return attn_fail(ATTN_ERR_ARGUMENT,
+                         "layer: has no gradients yet; call attn_multihead_clear_gradients before "
+                         "a step and attn_multihead_backward in it");
+    }
+    *view = view_of(p, is_bias);
+    view->data = is_bias ? p->dbias : p->dweight;
+    return ATTN_OK;
 }

@@ -195,6 +195,30 @@ static attn_status multihead_with(attn_context *context, attn_multihead *layer,
     return status;
 }
 
+/* Forward with results kept, and its gradients: some allocations are of the first call alone. */
+static attn_status multihead_learns(attn_context *context, attn_multihead *layer)
+{
+    attn_multihead_saved *saved = NULL;
+    attn_multihead_forward_options f = attn_multihead_forward_options_init();
+    attn_multihead_gradients g = attn_multihead_gradients_init();
+    const int64_t shape[3] = {2, 5, 32}, lengths[2] = {3, 5};
+    attn_view x = attn_view_dense(memory[0], ATTN_F32, 3, shape);
+    attn_view y = attn_view_dense(memory[1], ATTN_F32, 3, shape);
+    g.dquery = attn_view_dense(memory[2], ATTN_F32, 3, shape);
+    f.lengths_k = lengths;
+    attn_status status = attn_multihead_saved_create(context, &saved);
+    assert_true((status == ATTN_OK) == (saved != NULL));
+    f.saved = saved;
+    if (status == ATTN_OK) {
+        status = attn_multihead_forward(context, layer, &f, &x, NULL, NULL, &y);
+    }
+    if (status == ATTN_OK) {
+        status = attn_multihead_backward(context, layer, saved, &f, &x, NULL, NULL, &y, &g);
+    }
+    attn_multihead_saved_destroy(saved);
+    return status;
+}
+
 static attn_status multihead(void)
 {
     attn_context *context = NULL;
@@ -220,6 +244,9 @@ static attn_status multihead(void)
     }
     if (status == ATTN_OK) {
         status = multihead_with(context, layer, cache);
+    }
+    if (status == ATTN_OK) {
+        status = multihead_learns(context, layer);
     }
     attn_kv_cache_destroy(cache);
     attn_multihead_destroy(layer);
