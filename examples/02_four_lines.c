@@ -1,11 +1,11 @@
 /**
- * 02_four_lines.c: attention is four lines: scores, softmax, weights times values. Here they are as plain loops,
- * beside attn_sdpa on the same numbers: how far apart, how long each, how much memory each.
+ * 02_four_lines.c: attention is four lines: scores, softmax, weights times values. Here they are three times on the same numbers: as plain
+ * loops, as tensors that know their gradients, and fused, beside how far apart they are, how long each takes and how much memory.
  *
  *   02_four_lines [len]      default 1024
  */
 #define _POSIX_C_SOURCE 200809L
-#include <attn/attn.h>
+#include <attn/lm.h>
 
 #include <math.h>
 #include <stdio.h>
@@ -14,16 +14,9 @@
 
 enum { HEADS = 4, DIM = 64 };
 
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* softmax(Q·Kᵀ/√d)·V for one head; `weights` holds len × len floats, which is the trouble with it. */
-static void four_lines(const float *q, const float *k, const float *v, long len, float *weights,
-                       float *out)
+static void as_loops(const float *q, const float *k, const float *v, long len, float *weights,
+                     float *out)
 {
     /* 1. scores = Q·Kᵀ / √d */
     for (long i = 0; i < len; i++) {
@@ -62,74 +55,155 @@ static void four_lines(const float *q, const float *k, const float *v, long len,
     }
 }
 
-/* Sums of uniform numbers: near enough to normal, and the same everywhere. */
-static void fill(float *values, long count, unsigned seed)
+/* The same for all heads at once. The tape remembers every line, and walks them back for the gradients. */
+static attn_tensor *as_tensors(attn_tape *tape, attn_tensor *q, attn_tensor *k, attn_tensor *v)
 {
-    unsigned state = seed;
-    for (long i = 0; i < count; i++) {
+    attn_tensor *products = attn_tensor_matmul(tape, q, attn_tensor_transpose(tape, k, -1, -2));
+    attn_tensor *scores = attn_tensor_scale(tape, products, 1 / sqrt(DIM));
+    attn_tensor *weights = attn_tensor_softmax(tape, scores, -1);
+    return attn_tensor_matmul(tape, weights, v);
+}
+
+/* The same in tiles, forward and back, without ever holding len × len numbers. */
+static attn_tensor *fused(attn_tape *tape, attn_tensor *q, attn_tensor *k, attn_tensor *v)
+{
+    return attn_tensor_sdpa(tape, NULL, q, k, v, NULL);
+}
+
+typedef attn_tensor *attention(attn_tape *tape, attn_tensor *q, attn_tensor *k, attn_tensor *v);
+
+/* ---- the comparison ---- */
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Sums of uniform numbers: near enough to normal, and the same everywhere. */
+static attn_tensor *numbers(long len, unsigned seed)
+{
+    const int64_t shape[4] = {1, HEADS, len, DIM};
+    attn_tensor *t = NULL;
+    if (attn_tensor_create(ATTN_F32, 4, shape, &t) != ATTN_OK) {
+        return NULL;
+    }
+    float *values = attn_tensor_write(t).data;
+    for (int64_t i = 0; i < attn_tensor_count(t); i++) {
         float sum = -6;
         for (int n = 0; n < 12; n++) {
-            state = state * 1664525u + 1013904223u;
-            sum += (float)(state >> 8) * 0x1p-24f;
+            seed = seed * 1664525u + 1013904223u;
+            sum += (float)(seed >> 8) * 0x1p-24f;
         }
         values[i] = sum;
     }
+    attn_tensor_require_grad(t, true);
+    return t;
 }
 
-static int compare(attn_context *context, long len)
+/* What one way of computing gave: out, and the gradients of mean(out²) with respect to q, k and v. */
+typedef struct outcome {
+    attn_tensor *out, *gradient[3];
+    double forward, backward;
+    size_t bytes;
+} outcome;
+
+static void outcome_free(outcome *o)
 {
-    long count = HEADS * len * DIM;
-    float *memory = malloc(sizeof(float) * (size_t)(5 * count + len * len));
-    if (!memory) {
-        fprintf(stderr, "no memory for len %ld\n", len);
-        return 1;
+    attn_tensor_release(o->out);
+    for (int i = 0; i < 3; i++) {
+        attn_tensor_release(o->gradient[i]);
     }
-    float *q = memory, *k = q + count, *v = k + count, *naive = v + count, *out = naive + count;
-    float *weights = out + count;
-    fill(q, count, 1);
-    fill(k, count, 2);
-    fill(v, count, 3);
+}
 
-    double start = seconds();
-    for (long h = 0; h < HEADS; h++) {
-        long offset = h * len * DIM;
-        four_lines(q + offset, k + offset, v + offset, len, weights, naive + offset);
+static attn_status run(attn_context *context, attention *attend, attn_tensor *const *in, outcome *o)
+{
+    attn_tape *tape = NULL;
+    attn_status status = attn_tape_create(context, &tape);
+    for (int round = 0; status == ATTN_OK && round < 2; round++) { /* the first one warms up */
+        for (int i = 0; i < 3; i++) {
+            attn_tensor_clear_grad(in[i]);
+        }
+        attn_tape_clear(tape);
+        outcome_free(o);
+
+        double start = seconds();
+        attn_tensor *out = attend(tape, in[0], in[1], in[2]);
+        double middle = seconds();
+        attn_tensor *loss = attn_tensor_mean_all(tape, attn_tensor_mul(tape, out, out));
+        status = attn_tape_backward(tape, loss, NULL);
+
+        *o = (outcome){.out = attn_tensor_retain(out), .bytes = attn_tape_bytes(tape)};
+        o->forward = middle - start;
+        o->backward = seconds() - middle;
+        for (int i = 0; i < 3; i++) {
+            o->gradient[i] = attn_tensor_retain(attn_tensor_grad(in[i]));
+        }
     }
-    double naive_time = seconds() - start;
+    attn_tape_destroy(tape);
+    return status;
+}
 
-    attn_view q_view = attn_view_bhld(q, ATTN_F32, 1, HEADS, len, DIM);
-    attn_view k_view = attn_view_bhld(k, ATTN_F32, 1, HEADS, len, DIM);
-    attn_view v_view = attn_view_bhld(v, ATTN_F32, 1, HEADS, len, DIM);
-    attn_view out_view = attn_view_bhld(out, ATTN_F32, 1, HEADS, len, DIM);
-    attn_status status = attn_sdpa(context, NULL, &q_view, &k_view, &v_view, &out_view);
-    start = seconds();
+/* Largest difference, relative to the largest number. */
+static double apart(const attn_tensor *a, const attn_tensor *b)
+{
+    const float *x = attn_tensor_view(a).data, *y = attn_tensor_view(b).data;
+    double worst = 0, largest = 0;
+    for (int64_t i = 0; i < attn_tensor_count(a); i++) {
+        worst = fmax(worst, fabs((double)x[i] - (double)y[i]));
+        largest = fmax(largest, fabs((double)y[i]));
+    }
+    return worst / largest;
+}
+
+static attn_status compare(attn_context *context, long len, attn_tensor *const *in, double *worst)
+{
+    attn_tensor *loops = numbers(len, 4); /* room for the result */
+    float *weights = malloc(sizeof(float) * (size_t)(len * len));
+    outcome lines = {.out = NULL}, tiles = {.out = NULL};
+    attn_status status = loops && weights ? run(context, as_tensors, in, &lines)
+                                          : attn_fail(ATTN_ERR_NO_MEMORY, "no memory for this len");
     if (status == ATTN_OK) {
-        status = attn_sdpa(context, NULL, &q_view, &k_view, &v_view, &out_view);
+        status = run(context, fused, in, &tiles);
     }
-    double fused_time = seconds() - start;
-    if (status != ATTN_OK) {
-        fprintf(stderr, "%s\n", attn_last_error());
-        free(memory);
-        return 1;
+    if (status == ATTN_OK) {
+        double start = seconds();
+        for (long h = 0; h < HEADS; h++) {
+            const float *x[3];
+            for (int i = 0; i < 3; i++) {
+                x[i] = (const float *)attn_tensor_view(in[i]).data + h * len * DIM;
+            }
+            as_loops(x[0], x[1], x[2], len, weights,
+                     (float *)attn_tensor_write(loops).data + h * len * DIM);
+        }
+        double time = seconds() - start, mib = 1024 * 1024;
+        printf("%d heads, %ld words, head_dim %d      forward   and back\n", HEADS, len, DIM);
+        printf("four lines of loops         %10.2f ms\n", time * 1e3);
+        printf("four lines of tensors       %10.2f ms %8.2f ms %8.1f MiB\n", lines.forward * 1e3,
+               lines.backward * 1e3, (double)lines.bytes / mib);
+        printf("fused                       %10.2f ms %8.2f ms %8.1f MiB\n", tiles.forward * 1e3,
+               tiles.backward * 1e3, (double)tiles.bytes / mib);
+        *worst = fmax(apart(lines.out, loops), apart(lines.out, tiles.out));
+        printf("apart by: out %.1g", *worst);
+        for (int i = 0; i < 3; i++) {
+            double d = apart(lines.gradient[i], tiles.gradient[i]);
+            *worst = fmax(*worst, d);
+            printf(", d%c %.1g", "qkv"[i], d);
+        }
+        printf(" of the largest number\n");
     }
-
-    double largest = 0;
-    for (long i = 0; i < count; i++) {
-        largest = fmax(largest, fabs((double)naive[i] - (double)out[i]));
-    }
-    printf("%d heads, %ld words, head_dim %d\n", HEADS, len, DIM);
-    printf("four lines  %9.2f ms, %8.1f KiB for the weights of one head\n", naive_time * 1e3,
-           (double)(len * len) * sizeof(float) / 1024);
-    printf("attn_sdpa   %9.2f ms, %8.1f KiB of scratch for all of them\n", fused_time * 1e3,
-           (double)attn_context_scratch_bytes(context) / 1024);
-    printf("largest difference %.2g\n", largest);
-    free(memory);
-    return largest < 1e-5 ? 0 : 1; /* both round; more than this would be a mistake */
+    outcome_free(&lines);
+    outcome_free(&tiles);
+    attn_tensor_release(loops);
+    free(weights);
+    return status;
 }
 
 int main(int argc, char **argv)
 {
     long len = argc > 1 ? strtol(argv[1], NULL, 10) : 1024;
+    double worst = 1;
     if (len < 1 || len > 16384) {
         fprintf(stderr, "len: %s is not in 1 … 16384\n", argv[1]);
         return 2;
@@ -139,7 +213,13 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", attn_last_error());
         return 1;
     }
-    int result = compare(context, len);
+    attn_tensor *in[3] = {numbers(len, 1), numbers(len, 2), numbers(len, 3)};
+    if (!in[0] || !in[1] || !in[2] || compare(context, len, in, &worst) != ATTN_OK) {
+        fprintf(stderr, "%s\n", attn_last_error());
+    }
+    for (int i = 0; i < 3; i++) {
+        attn_tensor_release(in[i]);
+    }
     attn_context_destroy(context);
-    return result;
+    return worst < 2e-5 ? 0 : 1; /* all of them round; more than this would be a mistake */
 }
