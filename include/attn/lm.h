@@ -16,5 +16,6 @@
 #include <attn/tensor.h>
 #include <attn/tokenizer.h>
 #include <attn/tokenizer_train.h>
+#include <attn/train.h>
 
 #endif
