@@ -8,6 +8,7 @@
 
 int bench_sdpa(int argc, char **argv);
 int bench_lm(int argc, char **argv);
+int bench_train(int argc, char **argv);
 
 /** An attention problem: [batch, heads, len, dim] in memory, filled with normal numbers of a fixed seed. */
 typedef struct bench_shape {

@@ -34,6 +34,7 @@ int cmd_generate(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_profile(int argc, char **argv);
 int cmd_sdpa(int argc, char **argv);
+int cmd_train(int argc, char **argv);
 
 /* ---- options.c: argp with one-sentence errors ---- */
 
@@ -95,8 +96,8 @@ double cli_now(void);
 
 /**
  * From now on SIGINT and SIGTERM are remembered instead of killing; system calls that wait return
- * EINTR. A second one before cli_interrupt_clear leaves at once with 130. SIGPIPE becomes an error
- * of writing.
+ * EINTR. A second one before cli_interrupt_clear leaves at once with 130. SIGPIPE and SIGXFSZ become
+ * errors of writing.
  */
 void cli_interrupt_catch(void);
 bool cli_interrupted(void);

@@ -18,9 +18,10 @@ int cmd_bench(int argc, char **argv)
 {
     static const struct argp argp = {
         .parser = parse,
-        .args_doc = "sdpa|lm [OPTION...]",
+        .args_doc = "sdpa|lm|train [OPTION...]",
         .doc = "Benchmarks.\vattn bench sdpa  attention on shapes, beside the machine's ceilings\n"
-               "attn bench lm    prefill and decode of a language model\n\n"
+               "attn bench lm    prefill and decode of a language model\n"
+               "attn bench train a training step of a small decoder\n\n"
                "`attn bench sdpa --help' tells the options.",
     };
     int next = argc;
@@ -29,7 +30,7 @@ int cmd_bench(int argc, char **argv)
         return code;
     }
     const char *what = next < argc ? argv[next] : "";
-    static char sdpa[] = "attn bench sdpa", lm[] = "attn bench lm";
+    static char sdpa[] = "attn bench sdpa", lm[] = "attn bench lm", train[] = "attn bench train";
     if (strcmp(what, "sdpa") == 0) {
         argv[next] = sdpa;
         return bench_sdpa(argc - next, argv + next);
@@ -38,6 +39,10 @@ int cmd_bench(int argc, char **argv)
         argv[next] = lm;
         return bench_lm(argc - next, argv + next);
     }
-    fprintf(stderr, "attn bench: '%s' is no benchmark; say sdpa or lm\n", what);
+    if (strcmp(what, "train") == 0) {
+        argv[next] = train;
+        return bench_train(argc - next, argv + next);
+    }
+    fprintf(stderr, "attn bench: '%s' is no benchmark; say sdpa, lm or train\n", what);
     return CLI_USAGE;
 }

@@ -10,6 +10,7 @@
 static const cli_command commands[] = {
     {"generate", "continue a prompt with a language model", cmd_generate},
     {"chat", "talk with a language model", cmd_chat},
+    {"train", "train a small language model, or fine-tune one", cmd_train},
     {"fetch", "list known models and fetch one", cmd_fetch},
     {"sdpa", "attention on NumPy arrays", cmd_sdpa},
     {"info", "what this machine, or a model file, is made of", cmd_info},

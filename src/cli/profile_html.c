@@ -1,43 +1,14 @@
 /**
- * profile_html.c: the report of `attn profile` as one page that needs nothing from anywhere: Chart.js (MIT licence, see its
- * banner in the page) and the numbers are inside, and the tables tell everything the charts do.
+ * profile_html.c: the report of `attn profile`: its tables tell everything the charts do.
  */
 #define _GNU_SOURCE
+#include "html.h"
 #include "profile.h"
-#include "write_file.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#if defined(ATTN_HAVE_CHART_JS)
-
-extern const unsigned char attn_chart_js[];
-extern const size_t attn_chart_js_size;
-
-static const char head[] =
-    "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-    "<link rel=\"icon\" href=\"data:,\">\n" /* or browsers ask for /favicon.ico */
-    "<title>attn profile</title>\n<style>\n"
-    ":root { color-scheme: light dark; --line: #8884; }\n"
-    "body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; "
-    "padding: 0 1rem; }\n"
-    ".charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); "
-    "gap: 1.5rem; }\n"
-    ".chart { position: relative; height: 26rem; }\n"
-    "table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }\n"
-    "th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--line); text-align: right; }\n"
-    "th:first-child, td:first-child { text-align: left; }\n"
-    ".wide { overflow-x: auto; }\n</style>\n</head>\n<body>\n<h1>How attention grows</h1>\n";
 
 static const char script[] =
-    "const colours = ['#d1495b', '#edae49', '#00798c', '#66a182', '#2e4057'];\n"
-    "const dark = matchMedia('(prefers-color-scheme: dark)').matches;\n"
-    "Chart.defaults.color = dark ? '#ddd' : '#333';\n"
-    "Chart.defaults.borderColor = dark ? '#fff2' : '#0002';\n"
-    "if (dark) colours[4] = '#9fb4c7';\n"
     "function label(value) {\n"
     "  const power = Math.log10(value);\n"
     "  return Math.abs(power - Math.round(power)) < 1e-9 ? value.toLocaleString() : '';\n"
@@ -126,9 +97,9 @@ static void write_gpt3(FILE *page, const profile_gpt3 *g)
     fputs("</tr>\n</table>\n", page);
 }
 
-static void write_page(FILE *page, const profile *p, const char *json)
+static void write_body(FILE *page, const void *user)
 {
-    fputs(head, page);
+    const profile *p = user;
     fprintf(page,
             "<p>%lld heads, head_dim %lld, f32, %d threads, %s. Solid: every word sees all; "
             "dashed: only those before it. The last series is one new token that attends from a "
@@ -142,42 +113,10 @@ static void write_page(FILE *page, const profile *p, const char *json)
           "confidence interval. The last column's memory is the cache itself.</p>\n",
           page);
     write_gpt3(page, &p->gpt3);
-    fputs("<script>\n", page);
-    fwrite(attn_chart_js, 1, attn_chart_js_size, page);
-    fprintf(page, "\n</script>\n<script>\nconst profile = %s;\n%s</script>\n</body>\n</html>\n",
-            json, script);
 }
 
 attn_status profile_write_html(const profile *p, const char *path)
 {
-    json_t *object = profile_json(p);
-    char *json = object ? json_dumps(object, JSON_COMPACT) : NULL;
-    char *text = NULL;
-    size_t size = 0;
-    FILE *page = json ? open_memstream(&text, &size) : NULL;
-    bool ok = page != NULL;
-    if (page) {
-        write_page(page, p, json);
-        ok = !ferror(page);
-        ok = fclose(page) == 0 && ok;
-    }
-    attn_status status = ok ? write_file(path, (const void *[]){text}, &size, 1)
-                            : attn_fail(ATTN_ERR_NO_MEMORY, "%s: no memory for the page", path);
-    free(text);
-    free(json);
-    json_decref(object);
-    return status;
+    return html_write(path, "attn profile", "How attention grows", write_body, p, "profile",
+                      profile_json(p), script, "--csv or --json");
 }
-
-#else
-
-attn_status profile_write_html(const profile *p, const char *path)
-{
-    (void)p;
-    return attn_fail(ATTN_ERR_UNSUPPORTED,
-                     "%s: this build has no Chart.js and so no HTML report; install libjs-chart.js "
-                     "and build again, or use --csv or --json",
-                     path);
-}
-
-#endif

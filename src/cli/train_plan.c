@@ -1,0 +1,115 @@
+/**
+ * cli/train_plan.c: how long a run will take and how much memory, measured on small models of the same width: blocks are all alike, so time
+ * and memory of one and of two of them tell those of any number.
+ */
+#define _GNU_SOURCE
+#include "train.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What one step of a model of so many layers takes. */
+typedef struct trial {
+    double pass_seconds, parameters, passes;
+} trial;
+
+/* The run's own trainer on a shallower model: one step to find its memory, then one that is timed. */
+static attn_status run_trial(const train_run *run, attn_module *gpt, trial *t)
+{
+    const train_settings *s = run->settings;
+    attn_trainer_options o = attn_trainer_options_init();
+    o.context = s->context;
+    o.batch = s->batch;
+    o.weight_decay = s->weight_decay;
+    o.clip = s->clip;
+    o.validation = run->text.held_out;
+    o.cancel = cli_cancel;
+    attn_trainer *trainer = NULL;
+    attn_status status =
+        attn_trainer_create(run->context, &o, gpt, run->text.tokens, run->text.count, &trainer);
+    status = status ? status : attn_trainer_step(trainer, NULL);
+    t->pass_seconds = INFINITY;
+    for (int i = 0; i < 2 && status == ATTN_OK; i++) {
+        double start = cli_now();
+        status = attn_trainer_step(trainer, NULL);
+        t->pass_seconds = fmin(t->pass_seconds, cli_now() - start);
+    }
+    if (status == ATTN_OK) {
+        size_t parameters, passes;
+        attn_trainer_bytes(trainer, &parameters, &passes);
+        t->parameters = (double)parameters;
+        t->passes = (double)passes;
+    }
+    attn_trainer_destroy(trainer);
+    return status;
+}
+
+static attn_status try_layers(const train_run *run, const attn_gpt_options *model, int64_t layers,
+                              trial *t)
+{
+    attn_gpt_options o = *model;
+    o.layers = layers;
+    o.init = ATTN_INIT_NORMAL;
+    attn_module *gpt = NULL;
+    attn_status s = attn_gpt_create(&o, &gpt);
+    if (s == ATTN_OK && run->settings->base[0] && !run->settings->full) {
+        s = train_add_adapters(run->settings, gpt);
+    }
+    s = s ? s : run_trial(run, gpt, t);
+    attn_module_destroy(gpt);
+    return s;
+}
+
+static double extrapolate(double one, double two, int64_t layers)
+{
+    double more = two > one ? two - one : 0; /* noise must not make depth free */
+    return one + more * (double)(layers - 1);
+}
+
+attn_status train_plan_make(const train_run *run, const attn_gpt_options *model, double base_bytes,
+                            train_plan *plan)
+{
+    enum { PROGRAM = 16 << 20 }; /* its code, the heap's edges, the report */
+    const train_settings *s = run->settings;
+    const train_control *c = run->control;
+    trial one = {0}, two = {0};
+    attn_status status = try_layers(run, model, 1, &one);
+    status = status ? status : try_layers(run, model, 2, &two);
+    if (status != ATTN_OK) {
+        return status;
+    }
+    double pass = extrapolate(one.pass_seconds, two.pass_seconds, model->layers);
+    plan->step_seconds = pass * (double)s->accumulate;
+    plan->bytes = extrapolate(one.parameters, two.parameters, model->layers) +
+                  extrapolate(one.passes, two.passes, model->layers) + base_bytes + PROGRAM +
+                  (double)run->text.size + (double)run->text.count * sizeof(int32_t);
+    /* Validation is the forward part of a step, about a third of its time a token. */
+    double token = pass / (double)(s->batch * s->context) / 3;
+    double windows = (double)(c->eval_windows * s->context);
+    double part = fmin(windows, (double)run->text.held_out);
+    double times = c->eval_every > 0 ? (double)(s->steps / c->eval_every) : 0;
+    double whole = (double)run->text.held_out * (s->base[0] ? 2 : 1);
+    plan->seconds = (double)s->steps * plan->step_seconds + token * (part * times + whole);
+    return ATTN_OK;
+}
+
+void train_plan_say(train_log *log, const train_plan *plan, const train_plan *real)
+{
+    const train_plan *p = real ? real : plan;
+    char memory[32], planned[32];
+    json_t *o = json_pack("{s:s, s:f, s:f, s:f}", "event", real ? "plan_checked" : "plan", "bytes",
+                          p->bytes, "step_seconds", p->step_seconds, "seconds", p->seconds);
+    if (real) {
+        json_object_set_new(o, "planned_bytes", json_real(plan->bytes));
+        json_object_set_new(o, "planned_step_seconds", json_real(plan->step_seconds));
+        json_object_set_new(o, "planned_seconds", json_real(plan->seconds));
+        train_log_event(
+            log, o, "planned %s, %.3f s a step, %.0f s; it was %s, %.3f s a step, %.0f s",
+            cli_bytes(plan->bytes, planned, sizeof planned), plan->step_seconds, plan->seconds,
+            cli_bytes(real->bytes, memory, sizeof memory), real->step_seconds, real->seconds);
+    } else {
+        train_log_event(log, o, "plan: %s of memory, %.3f s a step, %.0f s in all",
+                        cli_bytes(plan->bytes, memory, sizeof memory), plan->step_seconds,
+                        plan->seconds);
+    }
+}
