@@ -105,13 +105,17 @@ fetch_model build/test/bin/attn ||
 # and nothing that no kernel takes part in, or little beyond what the rest shows.
 levels=$(levels_here)
 best=${levels%% *}
-run_tests "everything at the best level ($best)" build/test
+if [ -n "$full" ]; then
+    run_tests "everything at the best level ($best)" build/test
+else
+    run_tests "everything at the best level ($best)" build/test -LE full
+fi
 if [ -n "$full" ]; then
     fraction=1
-    leave_out='house|install'
+    leave_out='house|install|full'
 else
     fraction=10
-    leave_out='house|install|cli'
+    leave_out='house|install|cli|full'
 fi
 export ATTN_TEST_FRACTION=$fraction
 cap=${ATTN_ISA-}
@@ -127,10 +131,10 @@ unset ATTN_ISA
 # here: the checks that are woven in make GCC see conversions that nobody wrote.
 if [ -n "$full" ]; then
     fraction=4
-    leave_out='house|install|model'
+    leave_out='house|install|model|full'
 else
     fraction=50
-    leave_out='house|install|model|cli|slow'
+    leave_out='house|install|model|cli|slow|full'
 fi
 export ATTN_TEST_FRACTION=$fraction
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}"
