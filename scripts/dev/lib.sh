@@ -9,7 +9,7 @@ DEFAULT_MODEL=smollm2-135m-instruct
 DEFAULT_MODEL_FILE=${ATTN_CACHE:-${HOME:-}/.cache/attn}/SmolLM2-135M-Instruct.Q4_1.gguf
 
 APT_BUILD="gcc libc6-dev cmake ninja-build pkg-config libpcre2-dev libutf8proc-dev libjansson-dev
-    libjs-chart.js"
+    zlib1g-dev libjs-chart.js"
 APT_FETCH="python3 python3-pip ca-certificates"
 APT_TEST="g++ libcmocka-dev binutils git python3 python3-pip python3-venv ca-certificates"
 APT_LINT="gcc g++ clang clang-format clang-tidy cppcheck shellcheck python3 git"

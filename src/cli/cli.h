@@ -135,16 +135,29 @@ char *cli_model_path(const cli_model *model);
 /** Makes a known model be there: CLI_OK at once where it is. `quiet`: no word about that. */
 int cli_model_fetch(const cli_model *model, bool quiet);
 
+/* ---- fetch_novels.c: the default text to train on ---- */
+
+typedef struct cli_text {
+    const char *name, *title, *licence, *source;
+    int64_t bytes;
+} cli_text;
+
+extern const cli_text cli_novels;
+/** Where the novels are, or would be: all six in one file. malloc'd; NULL with a sentence said. */
+char *cli_novels_path(void);
+/** Makes the novels be there: CLI_OK at once where they are. `quiet`: no word about that. */
+int cli_novels_fetch(bool quiet);
+
 /* ---- lm.c: a model from its options to a session ---- */
 
 /** Options that generate and chat share; bench may use parts. Start from cli_lm_defaults(). */
 typedef struct cli_lm_options {
     const char *model;   /* file or known name; NULL: the default */
     const char *adapter; /* file; NULL: none */
-    int64_t threads;   /* 0: all processors this process may use */
-    int64_t context;   /* 0: not given */
-    int64_t window;    /* 0: none */
-    attn_dtype kv;     /* NONE: not given */
+    int64_t threads;     /* 0: all processors this process may use */
+    int64_t context;     /* 0: not given */
+    int64_t window;      /* 0: none */
+    attn_dtype kv;       /* NONE: not given */
     attn_activations activations;
     const char *template_name;
     const char *system;

