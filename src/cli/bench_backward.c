@@ -78,21 +78,26 @@ static double dot(const problem *p, const attn_view *a, int64_t row_a, const att
     return sum;
 }
 
-/* Weight and gradient of the score of one slot of the first sequence; false: it is masked. */
-static bool slot(const problem *p, int64_t h, int64_t i, int64_t j, double *weight, double *ds)
+/* One slot of the first sequence: its weight, the gradient of its score, and what that is a difference of. */
+typedef struct slot {
+    double weight, ds, size;
+} slot;
+
+/* All zeros where it is masked. */
+static slot slot_at(const problem *p, int64_t h, int64_t i, int64_t j)
 {
     const bench_shape *s = p->shape;
     const bench_arrays *a = p->arrays;
     const bench_gradients *g = p->gradients;
     int64_t row = h * s->len_q + i, key = h / (s->heads_q / s->heads_kv) * s->len_k + j;
     if (p->causal && j > i + s->len_k - s->len_q) {
-        return false;
+        return (slot){0, 0, 0};
     }
-    double score = dot(p, &a->q, row, &a->k, key) / sqrt((double)s->dim);
-    double delta = dot(p, &g->dout, row, &a->out, row);
-    *weight = exp(score - bench_element(p->context, &g->lse, row));
-    *ds = *weight * (dot(p, &g->dout, row, &a->v, key) - delta) / sqrt((double)s->dim);
-    return true;
+    double scale = 1 / sqrt((double)s->dim);
+    double weight =
+        exp(scale * dot(p, &a->q, row, &a->k, key) - bench_element(p->context, &g->lse, row));
+    double dp = dot(p, &g->dout, row, &a->v, key), delta = dot(p, &g->dout, row, &a->out, row);
+    return (slot){weight, scale * weight * (dp - delta), scale * weight * (fabs(dp) + fabs(delta))};
 }
 
 /* A sum of products that one element of a gradient must be, and of their magnitudes. */
@@ -100,10 +105,10 @@ typedef struct expected {
     double sum, size;
 } expected;
 
-static void add(expected *e, double term)
+static void add(expected *e, double a, double size, double b)
 {
-    e->sum += term;
-    e->size += fabs(term);
+    e->sum += a * b;
+    e->size += size * fabs(b);
 }
 
 static double error_of(const problem *p, const attn_view *gradient, int64_t index, expected e)
@@ -124,18 +129,15 @@ static double row_error(const problem *p, int64_t h, int64_t i, int64_t j)
     const bench_arrays *a = p->arrays;
     int64_t group = s->heads_q / s->heads_kv, kv = h / group, dim = s->dim;
     expected q = {0, 0}, k = {0, 0}, v = {0, 0};
-    double weight = 0, ds = 0;
     for (int64_t n = 0; n < s->len_k; n++) {
-        if (slot(p, h, i, n, &weight, &ds)) {
-            add(&q, ds * bench_element(p->context, &a->k, (kv * s->len_k + n) * dim));
-        }
+        slot at = slot_at(p, h, i, n);
+        add(&q, at.ds, at.size, bench_element(p->context, &a->k, (kv * s->len_k + n) * dim));
     }
     for (int64_t n = 0; n < group * s->len_q; n++) {
         int64_t head = kv * group + n / s->len_q, row = head * s->len_q + n % s->len_q;
-        if (slot(p, head, n % s->len_q, j, &weight, &ds)) {
-            add(&k, ds * bench_element(p->context, &a->q, row * dim));
-            add(&v, weight * bench_element(p->context, &p->gradients->dout, row * dim));
-        }
+        slot at = slot_at(p, head, n % s->len_q, j);
+        add(&k, at.ds, at.size, bench_element(p->context, &a->q, row * dim));
+        add(&v, at.weight, at.weight, bench_element(p->context, &p->gradients->dout, row * dim));
     }
     double error = error_of(p, &p->gradients->dq, (h * s->len_q + i) * dim, q);
     error = worse(error, error_of(p, &p->gradients->dk, (kv * s->len_k + j) * dim, k));
