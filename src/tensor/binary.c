@@ -16,23 +16,23 @@
         Y[i * s[0]] WRITE EXPR;                                  \
     }
 
-#define BODY(NAME, T, OPERANDS, EXPR)                                                     \
-    static void NAME##_##T(const void *user, int64_t n, void *const *p, const int64_t *s) \
+#define BODY(NAME, S, OPERANDS, EXPR)                                                     \
+    static void NAME##_##S(const void *user, int64_t n, void *const *p, const int64_t *s) \
     {                                                                                     \
-        T *restrict Y = p[0];                                                             \
-        const T *A = p[1], *B = p[2], *C = (OPERANDS) > 3 ? p[3] : A;                     \
+        number_##S *restrict Y = p[0];                                                    \
+        const number_##S *A = p[1], *B = p[2], *C = (OPERANDS) > 3 ? p[3] : A;            \
         const int64_t sc = (OPERANDS) > 3 ? s[3] : s[1];                                  \
         const bool unit = s[0] == 1 && s[1] == 1 && s[2] == 1 && sc == 1;                 \
         if (user && *(const bool *)user) {                                                \
-            LOOPS(T, +=, EXPR)                                                            \
+            LOOPS(number_##S, +=, EXPR)                                                   \
         } else {                                                                          \
-            LOOPS(T, =, EXPR)                                                             \
+            LOOPS(number_##S, =, EXPR)                                                    \
         }                                                                                 \
     }
 
-#define BODIES(NAME, OPERANDS, EXPR)  \
-    BODY(NAME, float, OPERANDS, EXPR) \
-    BODY(NAME, double, OPERANDS, EXPR)
+#define BODIES(NAME, OPERANDS, EXPR) \
+    BODY(NAME, f32, OPERANDS, EXPR)  \
+    BODY(NAME, f64, OPERANDS, EXPR)
 
 BODIES(add, 3, a + b)
 BODIES(sub, 3, a - b)
@@ -40,7 +40,7 @@ BODIES(mul, 3, a *b)
 BODIES(quotient, 3, a / b)
 BODIES(div_b, 4, -(a *b) / (c * c)) /* dy, a, b: the share of the divisor */
 
-#define PICK(view, name) ((view).dtype == ATTN_F32 ? name##_float : name##_double)
+#define PICK(view, name) ((view).dtype == ATTN_F32 ? name##_f32 : name##_f64)
 
 static attn_tensor *binary(attn_tape *tape, const attn_op *op, attn_tensor *a, attn_tensor *b,
                            attn_loop_body *f32, attn_loop_body *f64, int saved)
@@ -155,20 +155,20 @@ static const attn_op add_op = {"add", add_backward}, sub_op = {"sub", sub_backwa
 
 attn_tensor *attn_tensor_add(attn_tape *tape, attn_tensor *a, attn_tensor *b)
 {
-    return binary(tape, &add_op, a, b, add_float, add_double, 0);
+    return binary(tape, &add_op, a, b, add_f32, add_f64, 0);
 }
 
 attn_tensor *attn_tensor_sub(attn_tape *tape, attn_tensor *a, attn_tensor *b)
 {
-    return binary(tape, &sub_op, a, b, sub_float, sub_double, 0);
+    return binary(tape, &sub_op, a, b, sub_f32, sub_f64, 0);
 }
 
 attn_tensor *attn_tensor_mul(attn_tape *tape, attn_tensor *a, attn_tensor *b)
 {
-    return binary(tape, &mul_op, a, b, mul_float, mul_double, 3);
+    return binary(tape, &mul_op, a, b, mul_f32, mul_f64, 3);
 }
 
 attn_tensor *attn_tensor_div(attn_tape *tape, attn_tensor *a, attn_tensor *b)
 {
-    return binary(tape, &div_op, a, b, quotient_float, quotient_double, 3);
+    return binary(tape, &div_op, a, b, quotient_f32, quotient_f64, 3);
 }

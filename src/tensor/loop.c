@@ -148,13 +148,13 @@ typedef struct copy_call {
     bool accumulate;
 } copy_call;
 
-#define COPY_BODY(T)                                                                    \
-    static void copy_##T(const void *user, int64_t n, void *const *p, const int64_t *s) \
+#define COPY_BODY(S)                                                                    \
+    static void copy_##S(const void *user, int64_t n, void *const *p, const int64_t *s) \
     {                                                                                   \
         const copy_call *c = user;                                                      \
-        T *restrict y = p[0];                                                           \
-        const T *restrict x = p[1];                                                     \
-        T factor = (T)c->factor;                                                        \
+        number_##S *restrict y = p[0];                                                  \
+        const number_##S *restrict x = p[1];                                            \
+        number_##S factor = (number_##S)c->factor;                                      \
         bool unit = s[0] == 1 && s[1] == 1;                                             \
         if (unit && !c->accumulate && c->factor == 1.0) {                               \
             memcpy(y, x, (size_t)n * sizeof *y);                                        \
@@ -168,24 +168,24 @@ typedef struct copy_call {
             }                                                                           \
         } else {                                                                        \
             for (int64_t i = 0; i < n; i++) {                                           \
-                T old = c->accumulate ? y[i * s[0]] : (T)0;                             \
-                T add = c->factor == 1.0 ? x[i * s[1]] : factor * x[i * s[1]];          \
+                number_##S old = c->accumulate ? y[i * s[0]] : (number_##S)0;           \
+                number_##S add = c->factor == 1.0 ? x[i * s[1]] : factor * x[i * s[1]]; \
                 y[i * s[0]] = c->accumulate ? old + add : add;                          \
             }                                                                           \
         }                                                                               \
     }
-COPY_BODY(float)
-COPY_BODY(double)
+COPY_BODY(f32)
+COPY_BODY(f64)
 
 attn_status attn_loop_copy(attn_context *context, const attn_view *src, const attn_view *dst,
                            double factor, bool accumulate)
 {
     copy_call c = {.factor = factor, .accumulate = accumulate};
     attn_view v[2] = {*dst, *src};
-    return attn_loop(context, 2, v, dst->dtype == ATTN_F32 ? copy_float : copy_double, &c);
+    return attn_loop(context, 2, v, dst->dtype == ATTN_F32 ? copy_f32 : copy_f64, &c);
 }
 
-static void fill_float(const void *user, int64_t n, void *const *p, const int64_t *s)
+static void fill_f32(const void *user, int64_t n, void *const *p, const int64_t *s)
 {
     float *y = p[0], value = (float)*(const double *)user;
     for (int64_t i = 0; i < n; i++) {
@@ -193,7 +193,7 @@ static void fill_float(const void *user, int64_t n, void *const *p, const int64_
     }
 }
 
-static void fill_double(const void *user, int64_t n, void *const *p, const int64_t *s)
+static void fill_f64(const void *user, int64_t n, void *const *p, const int64_t *s)
 {
     double *y = p[0], value = *(const double *)user;
     for (int64_t i = 0; i < n; i++) {
@@ -203,5 +203,5 @@ static void fill_double(const void *user, int64_t n, void *const *p, const int64
 
 attn_status attn_loop_fill(attn_context *context, const attn_view *dst, double value)
 {
-    return attn_loop(context, 1, dst, dst->dtype == ATTN_F32 ? fill_float : fill_double, &value);
+    return attn_loop(context, 1, dst, dst->dtype == ATTN_F32 ? fill_f32 : fill_f64, &value);
 }

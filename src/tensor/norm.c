@@ -120,13 +120,16 @@ static const attn_op layer_op = {"layer_norm", norm_backward}, rms_op = {"rms_no
 
 static bool check(attn_tape *tape, const attn_op *op, double eps, attn_tensor *const *in)
 {
-    int64_t dim = in[X] ? in[X]->view.shape[in[X]->view.ndim - 1] : 0;
-    for (int i = X; i < INPUTS; i++) {
+    if (!attn_op_begin(tape, op, 1, in)) {
+        return false;
+    }
+    int64_t dim = in[X]->view.shape[in[X]->view.ndim - 1];
+    for (int i = WEIGHT; i < INPUTS; i++) {
         attn_tensor *pair[2] = {in[X], in[i]};
         if (!attn_op_begin(tape, op, in[i] ? 2 : 1, pair)) {
             return false;
         }
-        if (i > X && in[i] && (in[i]->view.ndim != 1 || in[i]->view.shape[0] != dim)) {
+        if (in[i] && (in[i]->view.ndim != 1 || in[i]->view.shape[0] != dim)) {
             char tw[ATTN_SHAPE_TEXT], tx[ATTN_SHAPE_TEXT];
             attn_op_fail(tape, ATTN_ERR_SHAPE, "%s: %s is %s and must be [%lld], as x is %s",
                          op->name, i == WEIGHT ? "weight" : "bias",

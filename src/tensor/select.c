@@ -9,43 +9,43 @@ typedef struct select_call {
     bool accumulate;
 } select_call;
 
-#define SELECT(T)                                                                             \
-    static void fill_where_##T(const void *user, int64_t n, void *const *p, const int64_t *s) \
+#define SELECT(S)                                                                             \
+    static void fill_where_##S(const void *user, int64_t n, void *const *p, const int64_t *s) \
     {                                                                                         \
-        T *y = p[0], value = (T)((const select_call *)user)->number;                          \
+        number_##S *y = p[0], value = (number_##S)((const select_call *)user)->number;        \
         const unsigned char *mask = p[1];                                                     \
-        const T *x = p[2];                                                                    \
+        const number_##S *x = p[2];                                                           \
         for (int64_t i = 0; i < n; i++) {                                                     \
             y[i * s[0]] = mask[i * s[1]] ? value : x[i * s[2]];                               \
         }                                                                                     \
     }                                                                                         \
-    static void choose_##T(const void *user, int64_t n, void *const *p, const int64_t *s)     \
+    static void choose_##S(const void *user, int64_t n, void *const *p, const int64_t *s)     \
     {                                                                                         \
-        T *y = p[0];                                                                          \
+        number_##S *y = p[0];                                                                 \
         const unsigned char *mask = p[1];                                                     \
-        const T *a = p[2], *b = p[3];                                                         \
+        const number_##S *a = p[2], *b = p[3];                                                \
         (void)user;                                                                           \
         for (int64_t i = 0; i < n; i++) {                                                     \
             y[i * s[0]] = mask[i * s[1]] ? a[i * s[2]] : b[i * s[3]];                         \
         }                                                                                     \
     }                                                                                         \
     /* dx (+)= dy where the mask is `number`, else 0 */                                       \
-    static void keep_where_##T(const void *user, int64_t n, void *const *p, const int64_t *s) \
+    static void keep_where_##S(const void *user, int64_t n, void *const *p, const int64_t *s) \
     {                                                                                         \
         const select_call *c = user;                                                          \
-        T *dx = p[0];                                                                         \
+        number_##S *dx = p[0];                                                                \
         const unsigned char *mask = p[1];                                                     \
-        const T *dy = p[2];                                                                   \
+        const number_##S *dy = p[2];                                                          \
         bool wanted = c->number != 0.0;                                                       \
         for (int64_t i = 0; i < n; i++) {                                                     \
-            T g = (mask[i * s[1]] != 0) == wanted ? dy[i * s[2]] : 0;                         \
+            number_##S g = (mask[i * s[1]] != 0) == wanted ? dy[i * s[2]] : 0;                \
             dx[i * s[0]] = c->accumulate ? dx[i * s[0]] + g : g;                              \
         }                                                                                     \
     }
-SELECT(float)
-SELECT(double)
+SELECT(f32)
+SELECT(f64)
 
-#define PICK(view, name) ((view).dtype == ATTN_F32 ? name##_float : name##_double)
+#define PICK(view, name) ((view).dtype == ATTN_F32 ? name##_f32 : name##_f64)
 
 /* t's gradient += dy where the mask is `wanted`, summed where t was broadcast. */
 static attn_status keep(attn_tape *tape, attn_tensor *t, attn_tensor *dy, const attn_view *mask,

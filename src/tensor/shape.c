@@ -80,49 +80,43 @@ attn_view attn_view_cut(attn_view v, int dim, int64_t begin, int64_t end)
     return v;
 }
 
-/*
- * Both shapes are walked from the right; groups of dimensions whose products are equal belong together, and a group can be
- * divided anew when its old dimensions lie one in the other without gaps.
- */
-bool attn_view_reshaped(const attn_view *v, int ndim, const int64_t *shape, attn_view *out)
+/* What v's dimensions come to when those that lie one in the other without gaps are joined, last first; how many. */
+static int runs_of(const attn_view *v, int64_t *size, int64_t *stride)
 {
-    attn_view r = {.data = v->data, .dtype = v->dtype, .ndim = ndim};
-    memcpy(r.shape, shape, sizeof *shape * (size_t)ndim);
-    if (attn_view_count(v) == 0 || attn_view_is_dense(v)) {
-        *out = attn_view_dense(v->data, v->dtype, ndim, shape);
-        return true;
-    }
-    int old = v->ndim - 1, new = ndim - 1;
-    while (new >= 0) {
-        if (shape[new] == 1) {
-            r.stride[new --] = 1;
+    int count = 0;
+    for (int i = v->ndim - 1; i >= 0; i--) {
+        if (v->shape[i] == 1) {
             continue;
         }
-        while (old >= 0 && v->shape[old] == 1) {
-            old--;
+        if (count > 0 && v->stride[i] == stride[count - 1] * size[count - 1]) {
+            size[count - 1] *= v->shape[i];
+        } else {
+            size[count] = v->shape[i];
+            stride[count++] = v->stride[i];
         }
-        int64_t have = v->shape[old], want = shape[new], stride = v->stride[old];
-        int first = new;
-        r.stride[new] = stride;
-        while (have != want) {
-            if (have < want) {
-                int64_t expected = v->stride[old] * v->shape[old];
-                do {
-                    old--;
-                } while (v->shape[old] == 1);
-                if (v->stride[old] != expected) {
-                    return false;
-                }
-                have *= v->shape[old];
-            } else {
-                new --;
-                r.stride[new] = r.stride[new + 1] * r.shape[new + 1];
-                want *= shape[new];
-            }
+    }
+    return count;
+}
+
+/* The new sizes, from the right, must each divide what is left of a run. */
+bool attn_view_reshaped(const attn_view *v, int ndim, const int64_t *shape, attn_view *out)
+{
+    int64_t size[4] = {0}, stride[4] = {0};
+    attn_view r = attn_view_dense(v->data, v->dtype, ndim, shape);
+    int count = attn_view_count(v) == 0 ? 0 : runs_of(v, size, stride), run = 0;
+    for (int i = ndim - 1; count > 0 && i >= 0; i--) {
+        if (shape[i] == 1) {
+            continue;
         }
-        (void)first;
-        old--;
-        new --;
+        if (run < count && size[run] == 1) {
+            run++;
+        }
+        if (run == count || shape[i] < 1 || size[run] % shape[i] != 0) {
+            return false;
+        }
+        r.stride[i] = stride[run];
+        stride[run] *= shape[i];
+        size[run] /= shape[i];
     }
     *out = r;
     return true;

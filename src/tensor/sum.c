@@ -75,70 +75,71 @@ static int64_t offset_of(const dims *d, int count, int64_t index, const int64_t 
     return at;
 }
 
-#define SUM_BODIES(T)                                                                             \
-    /* Σ of n elements with a stride, in LANES sums */                                           \
-    static double run_##T(const T *x, int64_t n, int64_t stride)                                  \
-    {                                                                                             \
-        double lane[LANES] = {0};                                                                 \
-        int64_t i = 0;                                                                            \
-        for (; i + LANES <= n; i += LANES) {                                                      \
-            for (int k = 0; k < LANES; k++) {                                                     \
-                lane[k] += (double)x[(i + k) * stride];                                           \
-            }                                                                                     \
-        }                                                                                         \
-        for (; i < n; i++) {                                                                      \
-            lane[i % LANES] += (double)x[i * stride];                                             \
-        }                                                                                         \
-        return ((lane[0] + lane[4]) + (lane[1] + lane[5])) +                                      \
-               ((lane[2] + lane[6]) + (lane[3] + lane[7]));                                       \
-    }                                                                                             \
-    static void add_row_##T(double *restrict sum, const T *restrict x, int64_t n, int64_t stride) \
-    {                                                                                             \
-        if (stride == 1) {                                                                        \
-            for (int64_t i = 0; i < n; i++) {                                                     \
-                sum[i] += (double)x[i];                                                           \
-            }                                                                                     \
-        } else {                                                                                  \
-            for (int64_t i = 0; i < n; i++) {                                                     \
-                sum[i] += (double)x[i * stride];                                                  \
-            }                                                                                     \
-        }                                                                                         \
-    }                                                                                             \
-    /* Reduced elements from … to of n neighbouring results whose first element is x. */        \
-    static void block_##T(const sum_call *c, const T *x, int64_t n, int64_t from, int64_t to,     \
-                          double *sum)                                                            \
-    {                                                                                             \
-        const dims *r = &c->reduced;                                                              \
-        int last = r->count - 1;                                                                  \
-        int64_t column = c->kept.src[c->kept.count - 1], row = r->src[last];                      \
-        bool along = llabs(row) < llabs(column);                                                  \
-        while (from < to) {                                                                       \
-            int64_t at = from % r->shape[last], run = r->shape[last] - at;                        \
-            const T *first = x + offset_of(r, r->count, from, r->src);                            \
-            run = run < to - from ? run : to - from;                                              \
-            for (int64_t i = 0; along && i < n; i++) {                                            \
-                sum[i] += run_##T(first + i * column, run, row);                                  \
-            }                                                                                     \
-            for (int64_t i = 0; !along && i < run; i++) {                                         \
-                add_row_##T(sum, first + i * row, n, column);                                     \
-            }                                                                                     \
-            from += run;                                                                          \
-        }                                                                                         \
-    }                                                                                             \
-    static void store_##T(const sum_call *c, T *y, double sum)                                    \
-    {                                                                                             \
-        *y = (T)((c->accumulate ? (double)*y : 0.0) + c->factor * sum);                           \
+#define SUM_BODIES(S)                                                                      \
+    /* Σ of n elements with a stride, in LANES sums */                                    \
+    static double run_##S(const number_##S *x, int64_t n, int64_t stride)                  \
+    {                                                                                      \
+        double lane[LANES] = {0};                                                          \
+        int64_t i = 0;                                                                     \
+        for (; i + LANES <= n; i += LANES) {                                               \
+            for (int k = 0; k < LANES; k++) {                                              \
+                lane[k] += (double)x[(i + k) * stride];                                    \
+            }                                                                              \
+        }                                                                                  \
+        for (; i < n; i++) {                                                               \
+            lane[i % LANES] += (double)x[i * stride];                                      \
+        }                                                                                  \
+        return ((lane[0] + lane[4]) + (lane[1] + lane[5])) +                               \
+               ((lane[2] + lane[6]) + (lane[3] + lane[7]));                                \
+    }                                                                                      \
+    static void add_row_##S(double *restrict sum, const number_##S *restrict x, int64_t n, \
+                            int64_t stride)                                                \
+    {                                                                                      \
+        if (stride == 1) {                                                                 \
+            for (int64_t i = 0; i < n; i++) {                                              \
+                sum[i] += (double)x[i];                                                    \
+            }                                                                              \
+        } else {                                                                           \
+            for (int64_t i = 0; i < n; i++) {                                              \
+                sum[i] += (double)x[i * stride];                                           \
+            }                                                                              \
+        }                                                                                  \
+    }                                                                                      \
+    /* Reduced elements from … to of n neighbouring results whose first element is x. */ \
+    static void block_##S(const sum_call *c, const number_##S *x, int64_t n, int64_t from, \
+                          int64_t to, double *sum)                                         \
+    {                                                                                      \
+        const dims *r = &c->reduced;                                                       \
+        int last = r->count - 1;                                                           \
+        int64_t column = c->kept.src[c->kept.count - 1], row = r->src[last];               \
+        bool along = llabs(row) < llabs(column);                                           \
+        while (from < to) {                                                                \
+            int64_t at = from % r->shape[last], run = r->shape[last] - at;                 \
+            const number_##S *first = x + offset_of(r, r->count, from, r->src);            \
+            run = run < to - from ? run : to - from;                                       \
+            for (int64_t i = 0; along && i < n; i++) {                                     \
+                sum[i] += run_##S(first + i * column, run, row);                           \
+            }                                                                              \
+            for (int64_t i = 0; !along && i < run; i++) {                                  \
+                add_row_##S(sum, first + i * row, n, column);                              \
+            }                                                                              \
+            from += run;                                                                   \
+        }                                                                                  \
+    }                                                                                      \
+    static void store_##S(const sum_call *c, number_##S *y, double sum)                    \
+    {                                                                                      \
+        *y = (number_##S)((c->accumulate ? (double)*y : 0.0) + c->factor * sum);           \
     }
-SUM_BODIES(float)
-SUM_BODIES(double)
+SUM_BODIES(f32)
+SUM_BODIES(f64)
 
 static void store(const sum_call *c, int64_t result, double sum)
 {
     int64_t at = offset_of(&c->kept, c->kept.count, result, c->kept.dst);
     if (c->dtype == ATTN_F32) {
-        store_float(c, (float *)(void *)c->dst + at, sum);
+        store_f32(c, (float *)(void *)c->dst + at, sum);
     } else {
-        store_double(c, (double *)(void *)c->dst + at, sum);
+        store_f64(c, (double *)(void *)c->dst + at, sum);
     }
 }
 
@@ -155,9 +156,9 @@ static void sum_task(void *argument, int64_t index, int worker)
     (void)worker;
     to = to < c->reduced.total ? to : c->reduced.total;
     if (c->dtype == ATTN_F32) {
-        block_float(c, (const float *)(const void *)c->src + at, n, from, to, sum);
+        block_f32(c, (const float *)(const void *)c->src + at, n, from, to, sum);
     } else {
-        block_double(c, (const double *)(const void *)c->src + at, n, from, to, sum);
+        block_f64(c, (const double *)(const void *)c->src + at, n, from, to, sum);
     }
     for (int64_t i = 0; i < n; i++) {
         if (c->partial) {

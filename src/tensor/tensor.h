@@ -206,6 +206,10 @@ attn_status attn_grad_done(attn_tape *tape, attn_grad_target *target, attn_statu
 
 enum { ATTN_LOOP_OPERANDS = 4 };
 
+/* For loops written once for both types: number_##S. */
+typedef float number_f32;
+typedef double number_f64;
+
 /** p[i] moves by s[i] elements; p[0] is what is written. */
 typedef void attn_loop_body(const void *user, int64_t n, void *const *p, const int64_t *s);
 

@@ -27,35 +27,35 @@ typedef struct power_call {
     bool accumulate;
 } power_call;
 
-#define POWER(T, POW)                                                                         \
-    static void power_##T(const void *user, int64_t n, void *const *p, const int64_t *s)      \
+#define POWER(S, POW)                                                                         \
+    static void power_##S(const void *user, int64_t n, void *const *p, const int64_t *s)      \
     {                                                                                         \
-        T *y = p[0], e = (T)((const power_call *)user)->exponent;                             \
-        const T *x = p[1];                                                                    \
+        number_##S *y = p[0], e = (number_##S)((const power_call *)user)->exponent;           \
+        const number_##S *x = p[1];                                                           \
         for (int64_t i = 0; i < n; i++) {                                                     \
             y[i * s[0]] = POW(x[i * s[1]], e);                                                \
         }                                                                                     \
     }                                                                                         \
-    static void power_back_##T(const void *user, int64_t n, void *const *p, const int64_t *s) \
+    static void power_back_##S(const void *user, int64_t n, void *const *p, const int64_t *s) \
     {                                                                                         \
         const power_call *c = user;                                                           \
-        T *dx = p[0], e = (T)c->exponent;                                                     \
-        const T *dy = p[1], *x = p[2];                                                        \
+        number_##S *dx = p[0], e = (number_##S)c->exponent;                                   \
+        const number_##S *dy = p[1], *x = p[2];                                               \
         for (int64_t i = 0; i < n; i++) {                                                     \
-            T g = e == 0 ? 0 : dy[i * s[1]] * e * POW(x[i * s[2]], e - 1);                    \
+            number_##S g = e == 0 ? 0 : dy[i * s[1]] * e * POW(x[i * s[2]], e - 1);           \
             dx[i * s[0]] = c->accumulate ? dx[i * s[0]] + g : g;                              \
         }                                                                                     \
     }                                                                                         \
-    static void plus_##T(const void *user, int64_t n, void *const *p, const int64_t *s)       \
+    static void plus_##S(const void *user, int64_t n, void *const *p, const int64_t *s)       \
     {                                                                                         \
-        T *y = p[0], value = (T) * (const double *)user;                                      \
-        const T *x = p[1];                                                                    \
+        number_##S *y = p[0], value = (number_##S) * (const double *)user;                    \
+        const number_##S *x = p[1];                                                           \
         for (int64_t i = 0; i < n; i++) {                                                     \
             y[i * s[0]] = x[i * s[1]] + value;                                                \
         }                                                                                     \
     }
-POWER(float, powf)
-POWER(double, pow)
+POWER(f32, powf)
+POWER(f64, pow)
 
 static attn_status scale_backward(attn_tape *tape, const attn_node *node, attn_tensor *dy)
 {
@@ -81,7 +81,7 @@ static attn_status pow_backward(attn_tape *tape, const attn_node *node, attn_ten
     }
     attn_view v[3] = {dx->view, dy->view, node->in[0]->view};
     return attn_loop(tape->context, 3, v,
-                     dx->view.dtype == ATTN_F32 ? power_back_float : power_back_double, &c);
+                     dx->view.dtype == ATTN_F32 ? power_back_f32 : power_back_f64, &c);
 }
 
 static const attn_op scale_op = {"scale", scale_backward}, neg_op = {"neg", scale_backward},
@@ -132,13 +132,13 @@ static attn_tensor *mapped(attn_tape *tape, const attn_op *op, attn_tensor *a, a
 
 attn_tensor *attn_tensor_add_scalar(attn_tape *tape, attn_tensor *a, double value)
 {
-    return mapped(tape, &add_scalar_op, a, plus_float, plus_double, &value, 0, value);
+    return mapped(tape, &add_scalar_op, a, plus_f32, plus_f64, &value, 0, value);
 }
 
 attn_tensor *attn_tensor_pow(attn_tape *tape, attn_tensor *a, double exponent)
 {
     power_call c = {.exponent = exponent};
-    return mapped(tape, &pow_op, a, power_float, power_double, &c, 1, exponent);
+    return mapped(tape, &pow_op, a, power_f32, power_f64, &c, 1, exponent);
 }
 
 /* ---- activations ---- */
@@ -209,11 +209,10 @@ attn_tensor *attn_tensor_activate(attn_tape *tape, attn_activation kind, attn_te
     }
     attn_tensor *x =
         attn_view_is_packed(&a->view) ? attn_tensor_retain(a) : attn_tensor_dense(tape, a);
-    attn_tensor *out = NULL;
-    if (!attn_op_ok(tape, x ? ATTN_OK : ATTN_ERR_NO_MEMORY)) {
-        return NULL;
+    if (!x) {
+        return attn_tape_fail(tape, ATTN_ERR_NO_MEMORY);
     }
-    out = attn_op_result(tape, x->view.dtype, x->view.ndim, x->view.shape, &x->view);
+    attn_tensor *out = attn_op_result(tape, x->view.dtype, x->view.ndim, x->view.shape, &x->view);
     if (out) {
         attn_view v[2] = {x->view, out->view};
         flatten(2, v);
