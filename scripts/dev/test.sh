@@ -102,7 +102,7 @@ fetch_model build/test/bin/attn ||
     say "the model could not be fetched: tests that need it will be skipped"
 
 # Best level: everything. Lower levels: a tenth of the random cases (ATTN_TEST_FRACTION divides them),
-# and nothing that no kernel takes part in, or little beyond what the rest shows.
+# no training (label "learn"), and nothing that no kernel takes part in, or little beyond what the rest shows.
 levels=$(levels_here)
 best=${levels%% *}
 if [ -n "$full" ]; then
@@ -112,10 +112,10 @@ else
 fi
 if [ -n "$full" ]; then
     fraction=1
-    leave_out='house|install|full'
+    leave_out='house|install|learn|full'
 else
     fraction=10
-    leave_out='house|install|cli|full'
+    leave_out='house|install|cli|learn|full'
 fi
 export ATTN_TEST_FRACTION=$fraction
 cap=${ATTN_ISA-}
@@ -131,10 +131,10 @@ unset ATTN_ISA
 # here: the checks that are woven in make GCC see conversions that nobody wrote.
 if [ -n "$full" ]; then
     fraction=4
-    leave_out='house|install|model|full'
+    leave_out='house|install|model|learn|full'
 else
     fraction=50
-    leave_out='house|install|model|cli|slow|full'
+    leave_out='house|install|model|cli|slow|learn|full'
 fi
 export ATTN_TEST_FRACTION=$fraction
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}"
