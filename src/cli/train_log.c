@@ -132,20 +132,26 @@ void train_log_step(train_log *log, const train_progress *p)
     write_line(log, text);
 }
 
-void train_log_sample(train_log *log, int64_t step, const char *text, size_t size)
+/* For the report, which lacks it without memory. */
+static void keep_sample(train_log *log, int64_t step, const char *text, size_t size)
 {
     train_sample *grown = realloc(log->samples, (log->sample_count + 1) * sizeof *grown);
-    char *copy = malloc(size + 1);
-    if (grown) {
-        log->samples = grown;
+    if (grown == NULL) {
+        return;
     }
-    if (grown && copy) {
-        memcpy(copy, text, size);
-        copy[size] = '\0';
-        log->samples[log->sample_count++] = (train_sample){step, copy, size};
-    } else {
-        free(copy);
+    log->samples = grown;
+    train_sample *sample = &grown[log->sample_count];
+    *sample = (train_sample){.step = step, .text = malloc(size + 1), .size = size};
+    if (sample->text) {
+        memcpy(sample->text, text, size);
+        sample->text[size] = '\0';
+        log->sample_count++;
     }
+}
+
+void train_log_sample(train_log *log, int64_t step, const char *text, size_t size)
+{
+    keep_sample(log, step, text, size);
     if (log->json) {
         json_t *o = json_object();
         json_object_set_new(o, "event", json_string("sample"));

@@ -87,9 +87,9 @@ attn_status train_plan_make(const train_run *run, const attn_gpt_options *model,
     double token = pass / (double)(s->batch * s->context) / 3;
     double windows = (double)(c->eval_windows * s->context);
     double part = fmin(windows, (double)run->text.held_out);
-    double times = c->eval_every > 0 ? (double)(s->steps / c->eval_every) : 0;
+    int64_t times = c->eval_every > 0 ? s->steps / c->eval_every : 0;
     double whole = (double)run->text.held_out * (s->base[0] ? 2 : 1);
-    plan->seconds = (double)s->steps * plan->step_seconds + token * (part * times + whole);
+    plan->seconds = (double)s->steps * plan->step_seconds + token * (part * (double)times + whole);
     return ATTN_OK;
 }
 

@@ -91,12 +91,15 @@ static int sample(train_run *run)
     char *text = NULL;
     int code = CLI_OK;
     if (tokens == NULL || logits == NULL) {
-        code = cli_fail("not enough memory for a sample");
+        (void)cli_fail("not enough memory for a sample");
+        code = CLI_FAILED;
     } else if (attn_tokenizer_encode(run->tokenizer, prompt, strlen(prompt), true, tokens, room,
                                      &used) != ATTN_OK) {
-        code = cli_fail_attn("--prompt");
+        (void)cli_fail_attn("--prompt");
+        code = CLI_FAILED;
     } else if (used == 0) {
-        code = cli_fail("--prompt: '%s' has no character that the tokenizer knows", prompt);
+        (void)cli_fail("--prompt: '%s' has no character that the tokenizer knows", prompt);
+        code = CLI_FAILED;
     }
     if (code == CLI_OK) {
         int64_t count = (int64_t)used;

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "train.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -65,26 +66,37 @@ int train_resume_settings(train_settings_input *input, train_control *control,
 
 static const char novels[] = "novels"; /* the text that is known by name */
 
-/* Where `attn fetch novels' puts the text; NULL with *code set and the sentence said. */
+/* Asks on the terminal; anything but y or yes is no. */
+static bool ask(void)
+{
+    char line[16] = "";
+    fprintf(stderr, "The text to train on, %s, is not here yet. Fetch it now (%.0f MB, %s)? [y/N] ",
+            novels, (double)cli_novels.bytes / 1e6, cli_novels.licence);
+    fflush(stderr);
+    return fgets(line, sizeof line, stdin) &&
+           (strcasecmp(line, "y\n") == 0 || strcasecmp(line, "yes\n") == 0);
+}
+
+/* The novels' file, fetched where a person wants that; NULL with *code set and the sentence said. */
 static char *novels_path(int *code)
 {
-    char *folder = cli_cache_folder(), *path = NULL;
-    *code = CLI_FAILED;
-    if (folder == NULL) {
+    char *path = cli_novels_path();
+    *code = path ? CLI_OK : CLI_FAILED;
+    if (path && access(path, F_OK) != 0) {
+        if (isatty(STDIN_FILENO) && isatty(STDERR_FILENO) && ask()) {
+            *code = cli_novels_fetch(true);
+        } else {
+            *code =
+                cli_interrupted()
+                    ? CLI_INTERRUPTED
+                    : cli_fail("no text: give --data FILE, or run `attn fetch %s' (%.0f MB, %s)",
+                               novels, (double)cli_novels.bytes / 1e6, cli_novels.licence);
+        }
+    }
+    if (*code != CLI_OK) {
+        free(path);
         return NULL;
     }
-    if (asprintf(&path, "%s/%s.txt", folder, novels) < 0) {
-        path = NULL;
-        cli_fail("not enough memory");
-    } else if (access(path, F_OK) != 0) {
-        cli_fail("the text %s is not in %s: run `attn fetch %s', or give --data FILE", novels,
-                 folder, novels);
-        free(path);
-        path = NULL;
-    } else {
-        *code = CLI_OK;
-    }
-    free(folder);
     return path;
 }
 

@@ -123,7 +123,9 @@ int train_text_encode(const attn_tokenizer *tokenizer, train_text *text)
     text->count = (int64_t)(first + second);
     text->held_out = (int64_t)second;
     int32_t *fit = realloc(text->tokens, (first + second + 1) * sizeof(int32_t));
-    text->tokens = fit ? fit : text->tokens;
+    if (fit) {
+        text->tokens = fit;
+    }
     return CLI_OK;
 }
 

@@ -224,7 +224,7 @@ static attn_status resume(attn_trainer *t, const attn_safetensors *file)
     walker w = {.trainer = t, .file = file};
     s = s ? s : walk(&w); /* checks all before changing any */
     if (s == ATTN_OK) {
-        w.buffer = malloc((size_t)w.most * attn_dtype_size(ATTN_F64));
+        w.buffer = malloc((size_t)w.most * attn_dtype_size(ATTN_F64) + 1);
         s = w.buffer ? walk(&w) : attn_fail(ATTN_ERR_NO_MEMORY, "not enough memory to resume");
         free(w.buffer);
     }
