@@ -57,7 +57,7 @@ float *backward_room(const backward_job *job, int worker)
 void *backward_at(const attn_view *view, int64_t b, int64_t h, int64_t i)
 {
     int64_t at = b * view->stride[0] + h * view->stride[1] + i * view->stride[2];
-    return (char *)view->data + at * (int64_t)attn_dtype_size(view->dtype);
+    return (char *)view->data + at * (view->dtype == ATTN_F32 ? 4 : 2);
 }
 
 const float *backward_f32(const backward_job *job, attn_dtype dtype, const void *row, int64_t dim,

@@ -104,7 +104,7 @@ float *backward_delta_at(const backward_job *job, int64_t b, int64_t h, int64_t 
 /** Room for 16 rows of any kind in a worker's scratch. */
 float *backward_room(const backward_job *job, int worker);
 
-/** The element (b, h, i, 0) of a view; dimensions beyond the view's are not looked at. */
+/** The element (b, h, i, 0) of a view of f32, bf16 or f16; dimensions beyond the view's are not looked at. */
 void *backward_at(const attn_view *view, int64_t b, int64_t h, int64_t i);
 
 /** A row of 16-bit or f32 elements in f32: the row itself, or a copy in `room`. */
