@@ -1,6 +1,6 @@
 /**
  * fuzz_safetensors.c: any bytes as a safetensors file. Opening either fails with a reason or gives a file of which every part can
- * be walked, and which written again and opened is the same. Run: ./dev fuzz
+ * be walked, and which written again and opened is the same; as a model it is opened too. Run: ./dev fuzz
  */
 #define _GNU_SOURCE
 #include <attn/lm.h>
@@ -15,6 +15,29 @@
 #define MAX_ITEMS  64
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* As a trained model or an adapter: its configuration, tokenizer and tensors seen as GGUF. */
+static void open_model(const char *path)
+{
+    attn_gguf *file = NULL;
+    attn_tokenizer *tokenizer = NULL;
+    attn_model_config config;
+    if (attn_model_open(path, NULL, &file) != ATTN_OK) {
+        if (file != NULL || attn_last_error()[0] == '\0') {
+            abort();
+        }
+        return;
+    }
+    attn_model_config_read(file, &config);
+    if (attn_tokenizer_create(file, &tokenizer) == ATTN_OK) {
+        static const char text[] = "Hello  w\xc3\xb6rld\xff <|endoftext|>";
+        int32_t ids[64];
+        size_t count;
+        attn_tokenizer_encode(tokenizer, text, sizeof text - 1, true, ids, 64, &count);
+    }
+    attn_tokenizer_destroy(tokenizer);
+    attn_gguf_close(file);
+}
 
 /* The reader takes a path; /proc gives one to memory. */
 static attn_status open_bytes(const uint8_t *data, size_t size, attn_safetensors **file)
@@ -33,6 +56,7 @@ static attn_status open_bytes(const uint8_t *data, size_t size, attn_safetensors
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     const attn_status status = attn_safetensors_open(path, file);
+    open_model(path);
     close(fd);
     return status;
 }

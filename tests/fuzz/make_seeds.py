@@ -68,12 +68,34 @@ def safetensors(entries, metadata):
     return struct.pack("<Q", len(packed)) + packed + data
 
 
+def trained_model():
+    """(entries, metadata) of one layer of width 4 with a tokenizer of a few bytes."""
+    shapes = {"model.embed_tokens": [5, 4], "model.norm": [4]}
+    for part, shape in {"self_attn.q_proj": [4, 4], "self_attn.k_proj": [2, 4], "self_attn.v_proj": [2, 4],
+                        "self_attn.o_proj": [4, 4], "mlp.gate_proj": [6, 4], "mlp.up_proj": [6, 4], "mlp.down_proj": [4, 6],
+                        "input_layernorm": [4], "post_attention_layernorm": [4]}.items():
+        shapes["model.layers.0." + part] = shape
+    entries = [(f"{name}.weight", "BF16", shape, bytes(2 * shape[0] * (shape + [1])[1])) for name, shape in shapes.items()]
+    config = {"model_type": "llama", "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "num_key_value_heads": 1, "max_position_embeddings": 8, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+              "eos_token_id": 0}
+    tokenizer = {"added_tokens": [{"id": 0, "content": "<|endoftext|>", "special": True}],
+                 "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+                 "model": {"type": "BPE", "vocab": {"<|endoftext|>": 0, "l": 1, "o": 2, "lo": 3, "H": 4}, "merges": [["l", "o"]]}}
+    return entries, {"attn.config": json.dumps(config), "attn.tokenizer": json.dumps(tokenizer)}
+
+
 def write_safetensors(folder):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "empty.safetensors").write_bytes(safetensors([], {}))
     kinds = [("F64", 8), ("F32", 4), ("BF16", 2), ("F16", 2), ("I64", 8), ("BOOL", 1)]
     entries = [(f"t{i}", dtype, [2, 3], bytes(range(6 * size))) for i, (dtype, size) in enumerate(kinds)]
     (folder / "kinds.safetensors").write_bytes(safetensors(entries, {"k": "v"}))
+    (folder / "model.safetensors").write_bytes(safetensors(*trained_model()))
+    adapter = {"base": "x", "base_sha256": "0" * 64, "rank": 1, "scale": 1.0}
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_%s.weight"
+    parts = [(name % "A", "F32", [1, 2], bytes(8)), (name % "B", "F32", [2, 1], bytes(8))]
+    (folder / "adapter.safetensors").write_bytes(safetensors(parts, {"attn.adapter": json.dumps(adapter)}))
     scalar = [("s", "F32", [], b"\0\0\0\0"), ("none", "F32", [0, 3], b"")]
     (folder / "scalar.safetensors").write_bytes(safetensors(scalar, {}))
 
