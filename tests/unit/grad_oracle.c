@@ -13,7 +13,8 @@ typedef struct back {
     const sdpa_case *f;
     oracle_result o;
     grad_result *result;
-    double unit, tiny; /* roundoff of the arithmetic; what flushing may lose */
+    double *q, *k, *v, *dout; /* their elements, dense */
+    double unit, tiny;        /* roundoff of the arithmetic; what flushing may lose */
     double scale;
 } back;
 
@@ -61,7 +62,7 @@ static back_row find_row(const back *x, int64_t at)
                     .at = at};
     double size = 0;
     for (int64_t d = 0; d < f->dim_v; d++) {
-        double dout = view_get(&x->c->dout.view, row.b, row.h, row.i, d);
+        double dout = x->dout[at * f->dim_v + d];
         double out = x->o.out[at * f->dim_v + d];
         row.delta += dout * out;
         size += fabs(dout * out);
@@ -78,11 +79,6 @@ static back_row find_row(const back *x, int64_t at)
     return row;
 }
 
-static double q_of(const back *x, const back_row *row, int64_t d)
-{
-    return view_get(&x->f->q.view, row->b, row->h, row->i, d);
-}
-
 /* The slope of the score of column j, and its error. */
 static double slope_of(const back *x, const back_row *row, int64_t j, double *error)
 {
@@ -92,10 +88,12 @@ static double slope_of(const back *x, const back_row *row, int64_t j, double *er
         *error = 2 * x->unit * fabs(x->scale);
         return x->scale;
     }
+    int64_t g = row->h / (f->heads_q / f->heads_kv);
+    const double *q = x->q + row->at * f->dim_qk;
+    const double *k = x->k + ((row->b * f->heads_kv + g) * f->slots + j) * f->dim_qk;
     for (int64_t d = 0; d < f->dim_qk; d++) {
-        double k = view_get(&f->k.view, row->b, row->h / (f->heads_q / f->heads_kv), j, d);
-        dot += q_of(x, row, d) * k;
-        size += fabs(q_of(x, row, d) * k);
+        dot += q[d] * k[d];
+        size += fabs(q[d] * k[d]);
     }
     double bent = tanh(x->scale * dot / cap);
     double raw = 4 * x->unit * (8 + fabs(x->scale) * size) / cap;
@@ -108,7 +106,7 @@ static void add_slot(const back *x, const back_row *row, int64_t j)
 {
     const sdpa_case *f = x->f;
     grad_tensor *to = x->result->of;
-    int64_t g = row->h / (f->heads_q / f->heads_kv);
+    int64_t key = (row->b * f->heads_kv + row->h / (f->heads_q / f->heads_kv)) * f->slots + j;
     double p = x->o.weights[row->at * f->len_k + j];
     double z = oracle_keep(&f->options, row->b, row->h, row->i, j);
     double dot = 0, size = 0, slope_error;
@@ -116,12 +114,11 @@ static void add_slot(const back *x, const back_row *row, int64_t j)
         p = NAN;
     }
     for (int64_t d = 0; d < f->dim_v; d++) {
-        double dout = view_get(&x->c->dout.view, row->b, row->h, row->i, d);
-        double v = view_get(&f->v.view, row->b, g, j, d);
+        double dout = x->dout[row->at * f->dim_v + d], v = x->v[key * f->dim_v + d];
         dot += dout * v;
         size += fabs(dout * v);
         /* a sum of `long` terms is off by at most 32 units of its size, as in forward */
-        add(&to[GRAD_V], ((row->b * f->heads_kv + g) * f->slots + j) * f->dim_v + d, p * z * dout,
+        add(&to[GRAD_V], key * f->dim_v + d, p * z * dout,
             (p * (row->eta + 32 * x->unit) + x->tiny) * z * fabs(dout) + x->tiny);
     }
     double ds = p * (z * dot - row->delta);
@@ -134,10 +131,9 @@ static void add_slot(const back *x, const back_row *row, int64_t j)
     double back_error = fabs(slope) * error + slope_error * (fabs(ds) + error) +
                         32 * x->unit * fabs(back) + x->tiny;
     for (int64_t d = 0; d < f->dim_qk; d++) {
-        double q = q_of(x, row, d), k = view_get(&f->k.view, row->b, g, j, d);
+        double q = x->q[row->at * f->dim_qk + d], k = x->k[key * f->dim_qk + d];
         add(&to[GRAD_Q], row->at * f->dim_qk + d, back * k, back_error * fabs(k) + x->tiny);
-        add(&to[GRAD_K], ((row->b * f->heads_kv + g) * f->slots + j) * f->dim_qk + d, back * q,
-            back_error * fabs(q) + x->tiny);
+        add(&to[GRAD_K], key * f->dim_qk + d, back * q, back_error * fabs(q) + x->tiny);
     }
     error += 32 * x->unit * fabs(ds);
     if (to[GRAD_BIAS].count) {
@@ -171,6 +167,22 @@ static void add_row(const back *x, int64_t at)
     }
 }
 
+/* All elements of a 4-D view, row-major. */
+static double *elements_of(const attn_view *view)
+{
+    const int64_t *n = view->shape;
+    int64_t count = n[0] * n[1] * n[2] * n[3];
+    double *all = calloc((size_t)count + 1, sizeof *all);
+    if (!all) {
+        abort();
+    }
+    for (int64_t e = 0; e < count; e++) {
+        int64_t row = e / n[3];
+        all[e] = view_get(view, row / n[2] / n[1], row / n[2] % n[1], row % n[2], e % n[3]);
+    }
+    return all;
+}
+
 static void make_tensor(grad_tensor *t, const attn_view *like)
 {
     *t = (grad_tensor){.ndim = like->ndim, .count = like->dtype ? 1 : 0};
@@ -197,6 +209,10 @@ grad_result grad_oracle(const grad_case *c)
               .f = f,
               .o = oracle_sdpa(&f->options, &f->q.view, &f->kv, false),
               .result = &result,
+              .q = elements_of(&f->q.view),
+              .k = elements_of(&f->k.view),
+              .v = elements_of(&f->v.view),
+              .dout = elements_of(&c->dout.view),
               .unit = f->q_type == ATTN_F64 ? 0x1p-52 : 0x1p-24,
               .tiny = f->q_type == ATTN_F64 ? 0x1p-1070 : 2 * FLT_MIN};
     x.scale = f->options.has_scale ? f->options.scale : 1 / sqrt((double)f->dim_qk);
@@ -204,6 +220,10 @@ grad_result grad_oracle(const grad_case *c)
         add_row(&x, at);
     }
     oracle_free(&x.o);
+    free(x.q);
+    free(x.k);
+    free(x.v);
+    free(x.dout);
     return result;
 }
 
