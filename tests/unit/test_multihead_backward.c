@@ -317,7 +317,7 @@ static void trial_run(trial *t, int backwards)
     }
 }
 
-/* Some elements of one gradient; `times` backwards have been added up in it. `like`: what its terms are like, where it vanishes. */
+/* Some elements of one gradient; `times` backwards have been added up in it. `like`: the size of its terms. */
 static void compare(const trial *t, const char *what, const attn_view *got, double *x,
                     int64_t count, int times, double like, rng *r)
 {
@@ -338,6 +338,22 @@ static void compare(const trial *t, const char *what, const attn_view *got, doub
     }
 }
 
+/*
+ * What gradients are like here: the largest of the weights behind the scores. Those before them are sums of terms of that
+ * size that may cancel, to 0 where a row sees one key alone, and in a bias of the keys always.
+ */
+static double size_of(const trial *t)
+{
+    double most = 1.0;
+    for (int which = 2; which < PROJECTIONS; which++) {
+        attn_view v = parameter(t->layer, which, false, true);
+        for (int64_t i = 0; i < v.shape[0] * v.shape[1]; i++) {
+            most = fmax(most, fabs((double)((const float *)v.data)[i]));
+        }
+    }
+    return most;
+}
+
 static void gradients_equal_finite_differences(void **state)
 {
     (void)state;
@@ -350,7 +366,7 @@ static void gradients_equal_finite_differences(void **state)
         trial_make(&t, &r);
         int times = 1 + (int)(n % 2);
         trial_run(&t, times);
-        double *out = model_forward(&t.m);
+        double *out = model_forward(&t.m), like = size_of(&t);
         for (int64_t e = 0; e < t.m.batch * t.m.len_q * t.m.embed; e++) {
             double got = ((const float *)t.out.view.data)[e];
             if (!(fabs(got - out[e]) <= 1e-5)) {
@@ -360,19 +376,18 @@ static void gradients_equal_finite_differences(void **state)
         free(out);
         for (int which = 0; which < PROJECTIONS; which++) {
             attn_view dw = parameter(t.layer, which, false, true);
-            compare(&t, names[which], &dw, t.m.weight[which], dw.shape[0] * dw.shape[1], times, 0.3,
-                    &r);
+            compare(&t, names[which], &dw, t.m.weight[which], dw.shape[0] * dw.shape[1], times,
+                    like, &r);
             if (t.m.has_bias) {
                 attn_view db = parameter(t.layer, which, true, true);
-                /* The keys' is a sum of terms that cancel: they shift every score of a row alike. */
-                compare(&t, "a bias", &db, t.m.bias[which], db.shape[0], times,
-                        which == 1 ? 10.0 : 0.3, &r);
+
+                compare(&t, "a bias", &db, t.m.bias[which], db.shape[0], times, like, &r);
             }
         }
         static const char *const inputs[] = {"dquery", "dkey", "dvalue"};
         for (int i = 0; i < 1 + t.m.has_key + t.m.has_value; i++) {
             const attn_view *v = &t.dx[i].view;
-            compare(&t, inputs[i], v, t.m.x[i], v->shape[0] * v->shape[1] * v->shape[2], 1, 0.3,
+            compare(&t, inputs[i], v, t.m.x[i], v->shape[0] * v->shape[1] * v->shape[2], 1, like,
                     &r);
             assert_true(array_gaps_intact(&t.dx[i]));
         }
