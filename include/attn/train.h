@@ -79,8 +79,8 @@ typedef struct attn_train_result {
 ATTN_API attn_status attn_trainer_step(attn_trainer *trainer, attn_train_result *result);
 
 /**
- * *loss = mean cross-entropy in nats per token over `windows` windows, evenly spaced over the held-out tokens; 0: over all of them, side by side, the last one
- * shorter. Dropout is off. The same windows every time. Errors: ARGUMENT (nothing held out), CANCELLED, NO_MEMORY.
+ * *loss = mean cross-entropy in nats per token over `windows` windows, evenly spaced over the held-out tokens; 0: over all of them, side by side, what is left
+ * after the last whole one at the end of another. Dropout is off. The same windows every time. Errors: ARGUMENT (nothing held out), CANCELLED, NO_MEMORY.
  */
 ATTN_API attn_status attn_trainer_evaluate(attn_trainer *trainer, int64_t windows, double *loss);
 

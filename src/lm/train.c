@@ -269,11 +269,12 @@ attn_status attn_trainer_step(attn_trainer *trainer, attn_train_result *result)
 
 /* ---- looking at it ---- */
 
-/* Mean loss of the `rows` windows of `length` in ids and targets, without gradients. */
-static attn_status run_quietly(attn_trainer *t, int64_t rows, int64_t length, double *loss)
+/* Mean loss over the targets of a batch that are not −1, without gradients. */
+static attn_status run_quietly(attn_trainer *t, int64_t length, double *loss)
 {
     bool recording = attn_tape_set_recording(t->tape, false);
-    attn_tensor *result = attn_gpt_loss(t->tape, t->gpt, t->ids, t->targets, rows, length);
+    attn_tensor *result =
+        attn_gpt_loss(t->tape, t->gpt, t->ids, t->targets, t->options.batch, length);
     attn_status s = result ? ATTN_OK : attn_tape_status(t->tape);
     *loss = attn_tensor_item(result);
     attn_tape_clear(t->tape);
@@ -281,10 +282,36 @@ static attn_status run_quietly(attn_trainer *t, int64_t rows, int64_t length, do
     return s;
 }
 
+/* Which windows are looked at: `count` of `whole` that lie side by side, and the tokens after the last one. */
+typedef struct survey {
+    int64_t length, whole, count, tail;
+} survey;
+
+/*
+ * Puts window `number` into a row, or one that counts for nothing beyond the last; returns the tokens that count. The tail is the end of a window
+ * of full length, so that every batch has one shape, and so one set of memory.
+ */
+static int64_t place_window(attn_trainer *t, const survey *v, int64_t row, int64_t number)
+{
+    int64_t begin = t->training, counts = v->length;
+    if (number < v->count) { /* number·whole/count without overflow */
+        begin +=
+            (v->whole / v->count * number + v->whole % v->count * number / v->count) * v->length;
+    } else {
+        counts = number == v->count ? v->tail : 0;
+        begin += counts > 0 ? v->whole * v->length + v->tail - v->length : 0;
+    }
+    train_window(t, row, begin, v->length);
+    for (int64_t i = 0; i < v->length - counts; i++) {
+        t->targets[row * v->length + i] = -1;
+    }
+    return counts;
+}
+
 attn_status attn_trainer_evaluate(attn_trainer *trainer, int64_t windows, double *loss)
 {
     attn_trainer *t = trainer;
-    int64_t length = t->options.context, pairs = t->validation - 1; /* tokens with a successor */
+    int64_t pairs = t->validation - 1; /* tokens with a successor */
     *loss = NAN;
     if (pairs < 1 || windows < 0) {
         return attn_fail(ATTN_ERR_ARGUMENT, "%s",
@@ -292,28 +319,25 @@ attn_status attn_trainer_evaluate(attn_trainer *trainer, int64_t windows, double
                                      "must be at least 2"
                                    : "windows: must be at least 0");
     }
-    int64_t whole = pairs / length, count = windows > 0 && windows < whole ? windows : whole;
-    int64_t tail = count == whole ? pairs % length : 0;
+    survey v = {.length = pairs < t->options.context ? pairs : t->options.context};
+    v.whole = pairs / v.length;
+    v.count = windows > 0 && windows < v.whole ? windows : v.whole;
+    v.tail = v.count == v.whole ? pairs % v.length : 0;
     attn_status s = ATTN_OK;
     double sum = 0, mean = 0;
-    for (int64_t at = 0; at < count && s == ATTN_OK;) {
-        int64_t rows = count - at < t->options.batch ? count - at : t->options.batch;
-        for (int64_t row = 0; row < rows; row++) {
-            int64_t window = whole / count * (at + row) + whole % count * (at + row) / count;
-            train_window(t, row, t->training + window * length, length);
+    int64_t all = v.count + (v.tail > 0), counted = 0;
+    for (int64_t at = 0; at < all && s == ATTN_OK; at += t->options.batch) {
+        int64_t tokens = 0;
+        for (int64_t row = 0; row < t->options.batch; row++) {
+            tokens += place_window(t, &v, row, at + row);
         }
         s = cancelled(t);
-        s = s ? s : run_quietly(t, rows, length, &mean);
-        sum += mean * (double)(rows * length);
-        at += rows;
-    }
-    if (tail > 0 && s == ATTN_OK) {
-        train_window(t, 0, t->training + whole * length, tail);
-        s = run_quietly(t, 1, tail, &mean);
-        sum += mean * (double)tail;
+        s = s ? s : run_quietly(t, v.length, &mean);
+        sum += mean * (double)tokens;
+        counted += tokens;
     }
     if (s == ATTN_OK) {
-        *loss = sum / (double)(count * length + tail);
+        *loss = sum / (double)counted;
     }
     return s;
 }
@@ -321,16 +345,19 @@ attn_status attn_trainer_evaluate(attn_trainer *trainer, int64_t windows, double
 attn_status attn_trainer_next(attn_trainer *trainer, const int32_t *tokens, int64_t count,
                               float *logits)
 {
+    enum { PADDING = 64 }; /* few shapes: the tape keeps memory for each */
     attn_trainer *t = trainer;
     if (count < 1 || tokens == NULL || logits == NULL) {
         return attn_fail(ATTN_ERR_ARGUMENT, "tokens: at least one is needed, and room for logits");
     }
     int64_t length = count < t->options.context ? count : t->options.context;
-    for (int64_t i = 0; i < length; i++) {
-        t->ids[i] = tokens[count - length + i];
+    int64_t padded = (length + PADDING - 1) / PADDING * PADDING;
+    padded = padded < t->options.context ? padded : t->options.context;
+    for (int64_t i = 0; i < padded; i++) { /* what comes after is seen by nobody before it */
+        t->ids[i] = i < length ? tokens[count - length + i] : 0;
     }
     bool recording = attn_tape_set_recording(t->tape, false);
-    attn_tensor *all = attn_gpt_logits(t->tape, t->gpt, t->ids, 1, length);
+    attn_tensor *all = attn_gpt_logits(t->tape, t->gpt, t->ids, 1, padded);
     attn_tensor *last = attn_tensor_slice(t->tape, all, 1, length - 1, length);
     attn_status s = last ? ATTN_OK : attn_tape_status(t->tape);
     if (s == ATTN_OK) {
