@@ -178,7 +178,7 @@ typedef struct attn_nn_attend {
     bool has_window;
     int64_t window_left, window_right; /**< as attn_sdpa_options */
     const attn_view *
-        mask; /**< BOOL, 1 = attend, broadcasts to [batch, heads, len_q, len_k]; its data must live until backward is done */
+        mask; /**< BOOL, 1 = attend, broadcasts to [batch, heads, len_q, len_k]; its data must stay until the tape is cleared */
     const int64_t *lengths_q; /**< [batch] valid rows of x */
     const int64_t *lengths_k; /**< [batch] valid rows of memory (of x) */
     const int64_t *positions; /**< [batch·len] for RoPE; NULL: 0, 1, … */
@@ -256,7 +256,8 @@ typedef struct attn_gpt_options {
     bool untied;       /**< an output matrix of its own */
     int64_t window;    /**< > 0: each token sees this many, itself included */
     double dropout;    /**< of embeddings, weights and residuals, in training mode */
-    bool checkpoint; /**< keep only the blocks' inputs, and compute the blocks again in backward */
+    bool
+        checkpoint; /**< keep only the blocks' inputs, and compute the blocks again in backward (training mode must not change between) */
     attn_init
         init; /**< ZERO: parameters will be set by name; NORMAL: 0.02, the residual's output projections × 1/√(2·layers) */
     uint64_t seed;

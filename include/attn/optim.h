@@ -86,8 +86,8 @@ ATTN_API attn_status attn_optimizer_set_state(attn_optimizer *optimizer, const c
                                               const attn_view *values);
 
 /**
- * Learning rate of step 0 ≤ step < total: rises linearly from peak/warmup to peak in `warmup` steps, then falls along half a cosine to `lowest`
- * at the last step (Loshchilov & Hutter 2017); `lowest` from then on.
+ * Learning rate of step 0 ≤ step < total (Loshchilov & Hutter 2017): peak·(step + 1)/warmup while step < warmup, then
+ * lowest + (peak − lowest)·(1 + cos(π·(step − warmup + 1)/(total − warmup)))/2, which is `lowest` at the last step, and `lowest` from then on.
  */
 ATTN_API double attn_lr_cosine(int64_t step, int64_t warmup, int64_t total, double peak,
                                double lowest);

@@ -91,9 +91,10 @@ attn_tensor *attn_nn_linear(attn_tape *tape, attn_module *module, attn_tensor *x
     if (!l->lora_a) {
         return y;
     }
+    /* Scaled where it is smallest. */
     attn_tensor *low = attn_tensor_linear(tape, x, l->lora_a, NULL);
-    attn_tensor *added = attn_tensor_linear(tape, low, l->lora_b, NULL);
-    return attn_tensor_add(tape, y, attn_tensor_scale(tape, added, l->lora_scale));
+    low = attn_tensor_scale(tape, low, l->lora_scale);
+    return attn_tensor_add(tape, y, attn_tensor_linear(tape, low, l->lora_b, NULL));
 }
 
 /* ---- embedding --------------------------------------------------------------------------------- */

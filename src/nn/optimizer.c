@@ -136,7 +136,9 @@ static attn_status check_add(const attn_optimizer *o, const char *name, const at
 static attn_status make_entry(const attn_optimizer *o, const char *name, attn_tensor *parameter,
                               optimizer_entry *entry)
 {
-    static const char *const adamw[] = {"exp_avg.", "exp_avg_sq."}, *const sgd[] = {"momentum."};
+    static const char *const prefixes[][SLOTS_MAX] = {
+        [ATTN_OPTIMIZER_ADAMW] = {"exp_avg.", "exp_avg_sq."},
+        [ATTN_OPTIMIZER_SGD] = {"momentum.", ""}};
     entry->parameter = attn_tensor_retain(parameter);
     entry->name = join("", name);
     if (!entry->name) {
@@ -149,7 +151,7 @@ static attn_status make_entry(const attn_optimizer *o, const char *name, attn_te
         if (status != ATTN_OK) {
             return status;
         }
-        entry->slot_names[s] = join(o->slots == 2 ? adamw[s] : sgd[s], name);
+        entry->slot_names[s] = join(prefixes[o->options.kind][s], name);
         if (!entry->slot_names[s]) {
             return no_memory(name);
         }

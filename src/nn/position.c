@@ -29,7 +29,7 @@ static void sinusoids(const attn_view *view)
     int64_t dim = view->shape[1];
     for (int64_t p = 0; p < view->shape[0]; p++) {
         for (int64_t d = 0; d < dim; d++) {
-            double angle = (double)p * pow(10000.0, -(double)(d / 2 * 2) / (double)dim);
+            double angle = (double)p * pow(10000.0, -(double)(d - d % 2) / (double)dim);
             double value = d % 2 ? cos(angle) : sin(angle);
             if (view->dtype == ATTN_F64) {
                 ((double *)view->data)[p * dim + d] = value;
