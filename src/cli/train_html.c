@@ -22,6 +22,17 @@ static const char script[] =
     "    scales: { x: { type: 'linear', title: { display: true, text: 'step' } },\n"
     "              y: { title: { display: true, text: 'nats per token' } } } } });\n";
 
+/* Settings of the other kind of run are none of this one. */
+static bool applies(const train_run *run, const char *key, const json_t *value)
+{
+    if (json_is_string(value) && json_string_length(value) == 0) {
+        return false;
+    }
+    bool tuning = strncmp(key, "lora", 4) == 0 || strcmp(key, "full") == 0;
+    return run->settings->base[0] ? json_integer_value(value) != 0 || !json_is_integer(value)
+                                  : !tuning;
+}
+
 static void write_settings(FILE *page, const train_run *run)
 {
     json_t *settings = train_settings_json(run->settings);
@@ -30,7 +41,12 @@ static void write_settings(FILE *page, const train_run *run)
     fputs("<h2>Settings</h2>\n<table>\n", page);
     json_object_foreach(settings, key, value)
     {
-        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
+        if (!applies(run, key, value)) {
+            continue;
+        }
+        char *text = json_is_string(value)
+                         ? strdup(json_string_value(value))
+                         : json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
         fprintf(page, "<tr><td>%s</td><td>", key);
         html_text(page, text ? text : "", text ? strlen(text) : 0);
         fputs("</td></tr>\n", page);
