@@ -299,7 +299,7 @@ attn_status attn_safetensors_read(const attn_safetensor *tensor, attn_dtype dtyp
                          tensor->name, attn_safetensors_dtype_name(tensor->dtype),
                          attn_dtype_name(dtype));
     }
-    if (tensor->bytes == 0) {
+    if (tensor->bytes == 0 || !dst) {
         return ATTN_OK;
     }
     if (as_is) {

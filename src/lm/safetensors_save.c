@@ -45,12 +45,15 @@ typedef struct text {
 
 static void put(text *t, const char *bytes, size_t size)
 {
-    if (t->size + size + 1 > t->room && !t->failed) {
+    if (!t->failed && t->size + size + 1 > t->room) {
         size_t room = 2 * (t->size + size) + 256;
         char *bigger = realloc(t->bytes, room);
-        t->failed = bigger == NULL;
-        t->bytes = bigger ? bigger : t->bytes;
-        t->room = bigger ? room : t->room;
+        if (!bigger) {
+            t->failed = true;
+            return;
+        }
+        t->bytes = bigger;
+        t->room = room;
     }
     if (!t->failed) {
         memcpy(t->bytes + t->size, bytes, size);

@@ -248,7 +248,7 @@ static attn_status put_token(reading *r, const char *text, json_int_t id, uint8_
     char *bytes = r->bytes + r->used;
     *token = (token_part){.bytes = bytes, .size = size, .kind = kind};
     if (kind != TOKEN_NORMAL) {
-        memcpy(bytes, text, size);
+        memcpy(bytes, text, size + 1);
     } else if (!vocab_decode(text, size, bytes, &token->size)) {
         return attn_fail(ATTN_ERR_UNSUPPORTED,
                          "tokenizer: token %lld '%.64s' is not written in the byte alphabet, so it "

@@ -518,6 +518,21 @@ static void test_parts(void **state)
     assert_int_equal(info.st_mode & 0777, 0600);
 }
 
+/* All values the same, another in every file. */
+static void save_for_ever(const char *path, float *values, int64_t n)
+{
+    const attn_safetensors_item item = {
+        .name = "v", .dtype = ATTN_ST_F32, .ndim = 1, .shape = {n}, .data = values};
+    for (float number = 0;; number++) {
+        for (int64_t k = 0; k < n; k++) {
+            values[k] = number;
+        }
+        if (attn_safetensors_save(path, &item, 1, NULL, 0) != ATTN_OK) {
+            _exit(1);
+        }
+    }
+}
+
 /* Killed at any moment: what is there always opens, and says one of the two texts whole. */
 static void test_kill(void **state)
 {
@@ -532,15 +547,8 @@ static void test_kill(void **state)
     for (int i = 0; i < cases; i++) {
         pid_t child = fork();
         assert_true(child >= 0);
-        for (int n = 0; child == 0; n++) {
-            attn_safetensors_item item = {
-                .name = "v", .dtype = ATTN_ST_F32, .ndim = 1, .shape = {N}, .data = values};
-            for (int k = 0; k < N; k++) {
-                values[k] = (float)n;
-            }
-            if (attn_safetensors_save(path, &item, 1, NULL, 0) != ATTN_OK) {
-                _exit(1);
-            }
+        if (child == 0) {
+            save_for_ever(path, values, N);
         }
         usleep(1000 + next(&random) % 20000);
         kill(child, SIGKILL);
