@@ -90,8 +90,25 @@ static void write_json(train_log *log, json_t *object)
     cli_print_json(object);
 }
 
+enum { MOST_POINTS = 4096 };
+
+/* Every second point that has no validation loss goes: curves stay readable, checkpoints small. */
+static void thin_out(train_log *log)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < log->count; i++) {
+        if (i % 2 == 0 || !isnan(log->points[i].val)) {
+            log->points[kept++] = log->points[i];
+        }
+    }
+    log->count = kept;
+}
+
 static void keep_point(train_log *log, const train_progress *p)
 {
+    if (log->count >= MOST_POINTS && log->count == log->room) {
+        thin_out(log);
+    }
     if (log->count == log->room) {
         size_t room = 2 * log->room + 64;
         train_point *grown = realloc(log->points, room * sizeof *grown);

@@ -94,8 +94,10 @@ class Case(unittest.TestCase):
             if event["event"] == "step" and event["step"] >= step:
                 run.send_signal(signal.SIGINT)
                 break
-        rest, error = run.communicate(timeout=600)
-        self.assertEqual(run.returncode, 130, error)
+        rest, error = run.stdout.read(), run.stderr.read()  # communicate() would miss what is in the buffer already
+        run.stdout.close()
+        run.stderr.close()
+        self.assertEqual(run.wait(timeout=60), 130, error)
         self.assertEqual(error, b"")
         return said + rest
 
