@@ -103,7 +103,7 @@ typedef struct attn_sdpa_gradients {
                            are not read */
     attn_view dq;     /**< out: q's shape; f32 or q's type (f64 with f64) */
     attn_view dk, dv; /**< out: k's and v's shapes, summed over a GQA group; f32 or k's type */
-    attn_view dbias;  /**< out: the bias's own shape, summed over what it repeats; f32 or its type */
+    attn_view dbias; /**< out: the bias's own shape, summed over what it repeats; f32 or its type */
     attn_view dsinks; /**< out: [heads_q] f32 (f64 with f64) */
     attn_view dalibi; /**< out: [heads_q] f32 (f64 with f64): with respect to the slopes */
 } attn_sdpa_gradients;

@@ -20,8 +20,8 @@ typedef struct attn_model_config {
     int64_t layers, dim, heads_q, heads_kv, head_dim, ffn_dim, vocab, context;
     double rope_theta, norm_eps;
     int64_t rope_dims;
-    bool tied_output;   /**< the embedding is also the output matrix */
-    int64_t parameters; /**< elements of all tensors */
+    bool tied_output;               /**< the embedding is also the output matrix */
+    int64_t parameters;             /**< elements of all tensors */
     attn_rope_pairing rope_pairing; /**< GGUF files: INTERLEAVED; models trained here: HALVES */
 } attn_model_config;
 

@@ -159,7 +159,7 @@ attn_status sdpa_validate_backward(attn_context *context, const attn_sdpa_option
     const void *const given[] = {k, v, lse, dout, gradients};
     static const char *const names[] = {"k", "v", "lse", "dout", "gradients"};
     attn_sdpa_options o = attn_sdpa_options_init();
-    attn_sdpa_gradients g;
+    attn_sdpa_gradients g = attn_sdpa_gradients_init();
     *call = (sdpa_backward_call){0};
     attn_status s = check_given(given, names, (int)(sizeof given / sizeof *given));
     if (s == ATTN_OK && options) {

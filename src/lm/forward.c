@@ -108,8 +108,8 @@ static attn_status keys_and_values(attn_session *s, int64_t index, int64_t rows)
     }
     if (status == ATTN_OK) { /* q and k heads are neighbours: one call turns them all */
         attn_view qk = heads_of(s->qkv, rows, c->heads_q + c->heads_kv, c->head_dim, stride);
-        status = attn_rope(s->context, &qk, s->positions, c->rope_theta, c->rope_dims,
-                           c->rope_pairing);
+        status =
+            attn_rope(s->context, &qk, s->positions, c->rope_theta, c->rope_dims, c->rope_pairing);
     }
     if (status == ATTN_OK) {
         float *keys = s->qkv + c->heads_q * c->head_dim;

@@ -220,12 +220,9 @@ TEST(tune)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(load_survives),
-        cmocka_unit_test(load_f32_survives),
-        cmocka_unit_test(sample_survives),
-        cmocka_unit_test(tokenize_survives),
-        cmocka_unit_test(tensors_survives),
-        cmocka_unit_test(learn_survives),
+        cmocka_unit_test(load_survives),    cmocka_unit_test(load_f32_survives),
+        cmocka_unit_test(sample_survives),  cmocka_unit_test(tokenize_survives),
+        cmocka_unit_test(tensors_survives), cmocka_unit_test(learn_survives),
         cmocka_unit_test(tune_survives),
     };
     if (argc != 2) {
