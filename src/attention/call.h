@@ -101,7 +101,7 @@ sdpa_kv_run sdpa_kv_at(const sdpa_call *call, int64_t b, int64_t kv_head, int64_
                        int64_t wanted);
 
 /** The kernels' view of dropout in sequence b; rows and heads of the lanes are the caller's to set. */
-attn_dropout sdpa_dropout(const sdpa_call *call, int64_t b);
+attn_dropout_key sdpa_dropout(const sdpa_call *call, int64_t b);
 
 /**
  * What dropout multiplies the weights of columns begin … begin+count−1 of row i with: 0, or

@@ -46,7 +46,7 @@ typedef struct flash_block {
     const attn_flash_kernels *kernels;
     const attn_convert_kernels *convert;
     attn_dropout_tile_fn *drop; /* NULL: no dropout */
-    attn_dropout dropout;
+    attn_dropout_key dropout;
     float *qt, *s, *o, *total, *addend, *k, *v, *row; /* in scratch */
     float *capped;             /* NULL, or room for a tile: capped scores are kept, for backward */
     int64_t b, kv_head, first; /* first: index of lane 0 in the KV head's list of rows */

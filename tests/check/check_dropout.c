@@ -9,21 +9,21 @@
 
 enum { LANES = ATTN_DROPOUT_LANES, MOST = 200 };
 
-static float factor_of(const attn_dropout *d, int64_t column, int32_t lane)
+static float factor_of(const attn_dropout_key *d, int64_t column, int32_t lane)
 {
     const uint32_t counter[4] = {(uint32_t)(column / 4), d->row[lane], d->head[lane], d->batch};
     attn_philox_block block = attn_philox(d->seed, counter);
     return block.word[column % 4] >= d->threshold ? d->scale : 0.0f;
 }
 
-static attn_dropout random_dropout(check *c)
+static attn_dropout_key random_dropout(check *c)
 {
     static const double extremes[] = {0x1p-40, 0x1p-31, 0.5, 0.999999, 1 - 0x1p-40};
     double p = c->index % 5 == 4 ? extremes[check_range(c, 0, 4)] : check_uniform(c);
-    attn_dropout d = {.seed = check_next(c),
-                      .threshold = (uint32_t)(p * 0x1p32),
-                      .scale = (float)(1 / (1 - p)),
-                      .batch = (uint32_t)check_range(c, 0, 3)};
+    attn_dropout_key d = {.seed = check_next(c),
+                          .threshold = (uint32_t)(p * 0x1p32),
+                          .scale = (float)(1 / (1 - p)),
+                          .batch = (uint32_t)check_range(c, 0, 3)};
     for (int r = 0; r < LANES; r++) { /* groups of heads, as a tile has them; large ones at times */
         d.row[r] = c->index % 7 == 6 ? (uint32_t)check_next(c) : (uint32_t)r / 3;
         d.head[r] = c->index % 7 == 6 ? (uint32_t)check_next(c) : (uint32_t)r % 3;
@@ -34,7 +34,7 @@ static attn_dropout random_dropout(check *c)
 static void run(check *c)
 {
     static float want[LANES * MOST];
-    attn_dropout d = random_dropout(c);
+    attn_dropout_key d = random_dropout(c);
     int32_t keys = (int32_t)check_size(c, 6, MOST);
     int32_t lanes = (int32_t)check_range(c, 1, LANES), rows = (lanes + 15) / 16 * 16;
     int64_t column = c->index % 3 == 0 ? 0 : check_range(c, 0, (int64_t)1 << 34);
@@ -64,7 +64,7 @@ static void run(check *c)
 static void run_row(check *c)
 {
     float want[MOST];
-    attn_dropout d = random_dropout(c);
+    attn_dropout_key d = random_dropout(c);
     int64_t count = check_size(c, 6, MOST), column = check_range(c, 0, 1000);
     float *factor = check_floats(c, "factor", count, 4);
     for (int64_t n = 0; n < count; n++) {
@@ -81,7 +81,7 @@ static _Alignas(64) float bench_s[BENCH_KEYS * LANES];
 
 static double bench(attn_isa isa, int64_t repeats)
 {
-    attn_dropout d = {.seed = 1, .threshold = 0x20000000, .scale = 1.0f};
+    attn_dropout_key d = {.seed = 1, .threshold = 0x20000000, .scale = 1.0f};
     for (int64_t n = 0; n < repeats; n++) {
         attn_dropout_tile_for(isa)(&d, n * BENCH_KEYS, BENCH_KEYS, LANES, bench_s, bench_s);
     }

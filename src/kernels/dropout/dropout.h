@@ -11,7 +11,7 @@
 
 enum { ATTN_DROPOUT_LANES = 64 }; /* query rows of a tile, as in kernels/flash */
 
-typedef struct attn_dropout {
+typedef struct attn_dropout_key {
     uint64_t seed;
     uint32_t threshold; /* ⌊p·2³²⌋ */
     float scale;        /* 1/(1−p) */
@@ -19,18 +19,18 @@ typedef struct attn_dropout {
     _Alignas(
         64) uint32_t row[ATTN_DROPOUT_LANES]; /* of each lane; lanes beyond those in use: any */
     _Alignas(64) uint32_t head[ATTN_DROPOUT_LANES]; /* query head */
-} attn_dropout;
+} attn_dropout_key;
 
 /**
  * to[j·64 + r] = from[j·64 + r]·factor, or the factor itself (0 or scale) where `from` is NULL, for
  * column + j, j < keys, and lanes r < lanes rounded up to a multiple of 16. `to` may be `from`; both
  * are aligned to 64 bytes; column ≥ 0.
  */
-typedef void attn_dropout_tile_fn(const attn_dropout *d, int64_t column, int32_t keys,
+typedef void attn_dropout_tile_fn(const attn_dropout_key *d, int64_t column, int32_t keys,
                                   int32_t lanes, const float *from, float *to);
 
 /** factor[c] for columns column … column+count−1 of one row, portable C: (row, head) are lane 0's. */
-void attn_dropout_row(const attn_dropout *d, int64_t column, int64_t count, float *factor);
+void attn_dropout_row(const attn_dropout_key *d, int64_t column, int64_t count, float *factor);
 
 /** The best kernel for a level; C for levels it does not know. Never NULL. */
 attn_dropout_tile_fn *attn_dropout_tile_for(attn_isa isa);

@@ -6,7 +6,7 @@
 
 enum { LANES = ATTN_DROPOUT_LANES };
 
-void attn_dropout_tile_avx2(const attn_dropout *d, int64_t column, int32_t keys, int32_t lanes,
+void attn_dropout_tile_avx2(const attn_dropout_key *d, int64_t column, int32_t keys, int32_t lanes,
                             const float *from, float *to)
 {
     const __m256i threshold = _mm256_set1_epi32((int)d->threshold);

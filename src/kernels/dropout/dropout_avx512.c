@@ -6,8 +6,8 @@
 
 enum { LANES = ATTN_DROPOUT_LANES };
 
-void attn_dropout_tile_avx512(const attn_dropout *d, int64_t column, int32_t keys, int32_t lanes,
-                              const float *from, float *to)
+void attn_dropout_tile_avx512(const attn_dropout_key *d, int64_t column, int32_t keys,
+                              int32_t lanes, const float *from, float *to)
 {
     const __m512i threshold = _mm512_set1_epi32((int)d->threshold);
     const __m512 scale = _mm512_set1_ps(d->scale);

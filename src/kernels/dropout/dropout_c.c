@@ -7,13 +7,13 @@
 enum { LANES = ATTN_DROPOUT_LANES };
 
 /* The four words that decide about columns 4·block … 4·block+3 of a lane. */
-static attn_philox_block words(const attn_dropout *d, int64_t block, int32_t lane)
+static attn_philox_block words(const attn_dropout_key *d, int64_t block, int32_t lane)
 {
     const uint32_t counter[4] = {(uint32_t)block, d->row[lane], d->head[lane], d->batch};
     return attn_philox(d->seed, counter);
 }
 
-void attn_dropout_row(const attn_dropout *d, int64_t column, int64_t count, float *factor)
+void attn_dropout_row(const attn_dropout_key *d, int64_t column, int64_t count, float *factor)
 {
     attn_philox_block four = {{0}};
     for (int64_t c = 0; c < count; c++) {
@@ -25,7 +25,7 @@ void attn_dropout_row(const attn_dropout *d, int64_t column, int64_t count, floa
     }
 }
 
-void attn_dropout_tile_c(const attn_dropout *d, int64_t column, int32_t keys, int32_t lanes,
+void attn_dropout_tile_c(const attn_dropout_key *d, int64_t column, int32_t keys, int32_t lanes,
                          const float *from, float *to)
 {
     assert(column >= 0 && keys >= 0 && lanes >= 0 && lanes <= LANES);
