@@ -92,7 +92,7 @@ function(attn_example name)
 endfunction()
 
 # attn_unit_test(test_view [LM] [SOURCES file…] [ARGS arg…] [LIBS lib…] [TIMEOUT s] [LABELS l…]):
-# a cmocka program of public headers, default source <name>.c.
+# a cmocka program of public headers and tests/unit's own helpers, default source <name>.c.
 function(attn_unit_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "LM" "TIMEOUT" "SOURCES;ARGS;LIBS;LABELS")
   if(NOT arg_SOURCES)
@@ -108,7 +108,8 @@ function(attn_unit_test name)
   if(arg_LM)
     set(lm LM)
   endif()
-  attn_program(${name} ${lm} DIR tests SOURCES ${arg_SOURCES} LIBS ${arg_LIBS} ${ATTN_CMOCKA})
+  attn_program(${name} ${lm} DIR tests SOURCES ${arg_SOURCES}
+               LIBS ${arg_LIBS} attn_test_common ${ATTN_CMOCKA})
   if(NOT TARGET ${name})
     return()
   endif()

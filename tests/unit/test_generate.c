@@ -5,6 +5,7 @@
  *
  * repro: test_generate tests/golden/tiny.gguf [seed] (printed on failure)
  */
+#include "expect.h"
 #include "tiny.h"
 
 #include <math.h>
@@ -19,14 +20,6 @@
 enum { VOCAB = 300, MOST = 120 };
 
 static uint64_t seed = 1;
-
-static void expect_ok(attn_status status)
-{
-    if (status != ATTN_OK) {
-        fprintf(stderr, "%s\n", attn_last_error());
-    }
-    assert_int_equal(status, ATTN_OK);
-}
 
 /* Collects what is streamed; refuses after `left` pieces, cancels after `asks` questions. */
 typedef struct reader {

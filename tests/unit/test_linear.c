@@ -3,6 +3,8 @@
  *
  * repro: test_linear <seed> (printed on failure)
  */
+#include "draws.h"
+#include "expect.h"
 #include "support.h"
 
 #include <attn/attn.h>
@@ -17,52 +19,8 @@
 #include <cmocka.h>
 
 static uint64_t seed = 20240607;
-static uint64_t state;
 
-static uint32_t next(void)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 33);
-}
-
-static int64_t between(int64_t low, int64_t high)
-{
-    return low + (int64_t)(next() % (uint32_t)(high - low + 1));
-}
-
-/* Roughly normal(0, 1). */
-static float normal(void)
-{
-    float sum = 0.0f;
-    for (int i = 0; i < 12; i++) {
-        sum += (float)next() * 0x1p-31f;
-    }
-    return sum - 6.0f;
-}
-
-static const attn_isa levels[] = {ATTN_ISA_C, ATTN_ISA_AVX2, ATTN_ISA_AVX512, ATTN_ISA_AVX512VNNI};
-
-/* A context of that level and thread count, or NULL where the machine or ATTN_ISA has less. */
-static attn_context *context_of(attn_isa isa, int threads)
-{
-    attn_context_options options = attn_context_options_init();
-    options.isa = isa;
-    options.threads = threads;
-    attn_context *context = NULL;
-    if (attn_context_create(&options, &context) != ATTN_OK) {
-        return NULL;
-    }
-    if (isa != ATTN_ISA_AUTO && attn_context_isa(context) != isa) {
-        attn_context_destroy(context);
-        return NULL;
-    }
-    return context;
-}
-
-#define FOR_EACH_LEVEL(context, threads)                                           \
-    for (size_t level_ = 0; level_ < sizeof levels / sizeof *levels; level_++)     \
-        for (attn_context *context = context_of(levels[level_], threads); context; \
-             attn_context_destroy(context), context = NULL)
+static const attn_isa isas[] = {ATTN_ISA_C, ATTN_ISA_AVX2, ATTN_ISA_AVX512, ATTN_ISA_AVX512VNNI};
 
 /* ---------- formats, decoded here a second time and independently ---------- */
 
@@ -122,7 +80,7 @@ static uint8_t *random_weights(attn_weight_type type, int64_t rows, int64_t cols
     switch (type) {
     case ATTN_WEIGHT_F32:
         for (size_t i = 0; i < bytes; i += 4) {
-            float value = normal();
+            float value = (float)normal();
             memcpy(w + i, &value, 4);
         }
         break;
@@ -133,7 +91,7 @@ static uint8_t *random_weights(attn_weight_type type, int64_t rows, int64_t cols
         break;
     case ATTN_WEIGHT_BF16:
         for (size_t i = 0; i < bytes; i += 2) {
-            float value = normal();
+            float value = (float)normal();
             memcpy(w + i, (uint8_t *)&value + 2, 2);
         }
         break;
@@ -200,11 +158,11 @@ static layer_case random_case(attn_weight_type type, attn_activations activation
     c.y = malloc((size_t)(c.rows * c.ldy) * sizeof *c.y);
     c.bias = next() % 2 ? malloc((size_t)c.out * sizeof *c.bias) : NULL;
     for (int64_t i = 0; c.bias && i < c.out; i++) {
-        c.bias[i] = normal();
+        c.bias[i] = (float)normal();
     }
     bool zeros = next() % 4 == 0;
     for (int64_t i = 0; i < c.rows * c.ldx; i++) {
-        c.x[i] = zeros && i / 32 % 2 ? 0.0f : normal();
+        c.x[i] = zeros && i / 32 % 2 ? 0.0f : (float)normal();
     }
     return c;
 }
@@ -272,8 +230,8 @@ static double worst_error(const layer_case *c, bool int8)
 static void test_random(void **unused)
 {
     (void)unused;
-    state = seed;
-    FOR_EACH_LEVEL(context, 2)
+    draw_state = seed;
+    FOR_LEVELS(isas, context, 2)
     {
         for (int round = 0; round < test_count(25); round++) {
             for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
@@ -305,8 +263,8 @@ static void test_random(void **unused)
 static void test_refined(void **unused)
 {
     (void)unused;
-    state = seed;
-    FOR_EACH_LEVEL(context, 2)
+    draw_state = seed;
+    FOR_LEVELS(isas, context, 2)
     {
         for (int round = 0; round < test_count(25); round++) {
             for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
@@ -335,8 +293,8 @@ static void test_large(void **unused)
 {
     (void)unused;
     static const int64_t sizes[][3] = {{300, 1056, 200}, {9, 2112, 333}, {1, 4128, 401}};
-    state = seed;
-    FOR_EACH_LEVEL(context, 3)
+    draw_state = seed;
+    FOR_LEVELS(isas, context, 3)
     {
         for (int64_t i = 0; i < test_count(3); i++) {
             for (size_t t = 0; t < 2; t++) {
@@ -351,7 +309,7 @@ static void test_large(void **unused)
                 c.x = malloc((size_t)(c.rows * c.in) * sizeof *c.x);
                 c.y = malloc((size_t)(c.rows * c.out) * sizeof *c.y);
                 for (int64_t k = 0; k < c.rows * c.in; k++) {
-                    c.x[k] = normal();
+                    c.x[k] = (float)normal();
                 }
                 run_case(context, &c);
                 double error = worst_error(&c, t == 1);
@@ -371,16 +329,16 @@ static void test_threads(void **unused)
 {
     (void)unused;
     static const int threads[] = {1, 2, 3, 7};
-    for (size_t l = 0; l < sizeof levels / sizeof *levels; l++) {
+    for (size_t l = 0; l < sizeof isas / sizeof *isas; l++) {
         for (int round = 0; round < test_count(6); round++) {
             for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
                 float *first = NULL;
                 for (int i = 0; i < 4; i++) {
-                    attn_context *context = context_of(levels[l], threads[i]);
+                    attn_context *context = context_of(isas[l], threads[i]);
                     if (!context) {
                         break;
                     }
-                    state = seed + (uint64_t)round * 100 + t;
+                    draw_state = seed + (uint64_t)round * 100 + t;
                     layer_case c = random_case(types[t], ATTN_ACTIVATIONS_AUTO);
                     size_t bytes = (size_t)(c.rows * c.ldy) * sizeof(float);
                     run_case(context, &c);
@@ -403,11 +361,11 @@ static void test_non_finite(void **unused)
 {
     (void)unused;
     static const float values[] = {NAN, INFINITY, -INFINITY};
-    FOR_EACH_LEVEL(context, 2)
+    FOR_LEVELS(isas, context, 2)
     {
         for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
             for (int v = 0; v < 3; v++) {
-                state = seed + (uint64_t)t;
+                draw_state = seed + (uint64_t)t;
                 layer_case c = random_case(types[t], ATTN_ACTIVATIONS_AUTO);
                 run_case(context, &c);
                 float *clean = malloc((size_t)(c.rows * c.ldy) * sizeof(float));
@@ -437,10 +395,10 @@ static void test_activation_range(void **unused)
 {
     (void)unused;
     static const float scales[] = {0x1p-149f, 0x1p-126f, 0x1p-112f, 0x1p-100f, 1.0f, 0x1p+120f};
-    FOR_EACH_LEVEL(context, 1)
+    FOR_LEVELS(isas, context, 1)
     {
         for (size_t s = 0; s < sizeof scales / sizeof *scales; s++) {
-            state = seed + s;
+            draw_state = seed + s;
             layer_case c = random_case(ATTN_WEIGHT_Q8_0, ATTN_ACTIVATIONS_INT8);
             for (size_t i = 0; i < (size_t)(c.out * (c.in / 32)); i++) {
                 c.weights[34 * i] = 0; /* d = 2^-10: products of the largest stay finite */
@@ -468,9 +426,9 @@ static void test_activation_range(void **unused)
 static void test_q4_0_large_scale(void **unused)
 {
     (void)unused;
-    FOR_EACH_LEVEL(context, 1)
+    FOR_LEVELS(isas, context, 1)
     {
-        state = seed;
+        draw_state = seed;
         layer_case c = random_case(ATTN_WEIGHT_Q4_0, ATTN_ACTIVATIONS_INT8);
         c.weights[0] = 0xff; /* d = 65504 */
         c.weights[1] = 0x7b;
@@ -484,10 +442,10 @@ static void test_q4_0_large_scale(void **unused)
 static void test_parts(void **unused)
 {
     (void)unused;
-    FOR_EACH_LEVEL(context, 2)
+    FOR_LEVELS(isas, context, 2)
     {
         for (int round = 0; round < test_count(10); round++) {
-            state = seed + (uint64_t)round;
+            draw_state = seed + (uint64_t)round;
             layer_case c = random_case(ATTN_WEIGHT_Q4_1, ATTN_ACTIVATIONS_AUTO);
             run_case(context, &c);
             size_t bytes = (size_t)(c.rows * c.ldy) * sizeof(float);
@@ -506,7 +464,7 @@ static void test_parts(void **unused)
 static void test_dequantize(void **unused)
 {
     (void)unused;
-    state = seed;
+    draw_state = seed;
     for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
         uint8_t *w = random_weights(types[t], 7, 320);
         float values[7 * 320];
@@ -550,15 +508,6 @@ static void test_bytes(void **unused)
 
 /* ---------- errors ---------- */
 
-static void expect(attn_status got, attn_status wanted, const char *word)
-{
-    if (got != wanted || !strstr(attn_last_error(), word)) {
-        print_error("status %s, wanted %s with \"%s\"; text: %s\n", attn_status_string(got),
-                    attn_status_string(wanted), word, attn_last_error());
-        fail();
-    }
-}
-
 static void test_create_errors(void **unused)
 {
     (void)unused;
@@ -567,32 +516,41 @@ static void test_create_errors(void **unused)
     attn_linear_part q8 = {ATTN_WEIGHT_Q8_0, zeros, 2};
     attn_linear_part f32 = {ATTN_WEIGHT_F32, zeros, 2};
     attn_linear *l = (attn_linear *)context;
-    expect(attn_linear_create(context, NULL, 32, 1, &q8, NULL, NULL), ATTN_ERR_ARGUMENT, "linear");
-    expect(attn_linear_create(NULL, NULL, 32, 1, &q8, NULL, &l), ATTN_ERR_ARGUMENT, "context");
+    expect_error(attn_linear_create(context, NULL, 32, 1, &q8, NULL, NULL), ATTN_ERR_ARGUMENT,
+                 "linear");
+    expect_error(attn_linear_create(NULL, NULL, 32, 1, &q8, NULL, &l), ATTN_ERR_ARGUMENT,
+                 "context");
     assert_null(l);
-    expect(attn_linear_create(context, NULL, 33, 1, &q8, NULL, &l), ATTN_ERR_SHAPE, "32");
-    expect(attn_linear_create(context, NULL, 0, 1, &f32, NULL, &l), ATTN_ERR_SHAPE, "in_features");
-    expect(attn_linear_create(context, NULL, 32, 0, &q8, NULL, &l), ATTN_ERR_ARGUMENT, "part");
-    expect(attn_linear_create(context, NULL, 32, 1, NULL, NULL, &l), ATTN_ERR_ARGUMENT, "part");
-    expect(attn_linear_create(context, NULL, 32, 2, (attn_linear_part[]){q8, f32}, NULL, &l),
-           ATTN_ERR_ARGUMENT, "part 1");
+    expect_error(attn_linear_create(context, NULL, 33, 1, &q8, NULL, &l), ATTN_ERR_SHAPE, "32");
+    expect_error(attn_linear_create(context, NULL, 0, 1, &f32, NULL, &l), ATTN_ERR_SHAPE,
+                 "in_features");
+    expect_error(attn_linear_create(context, NULL, 32, 0, &q8, NULL, &l), ATTN_ERR_ARGUMENT,
+                 "part");
+    expect_error(attn_linear_create(context, NULL, 32, 1, NULL, NULL, &l), ATTN_ERR_ARGUMENT,
+                 "part");
+    expect_error(attn_linear_create(context, NULL, 32, 2, (attn_linear_part[]){q8, f32}, NULL, &l),
+                 ATTN_ERR_ARGUMENT, "part 1");
     attn_linear_part bad = {(attn_weight_type)99, zeros, 2};
-    expect(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_ARGUMENT, "99");
+    expect_error(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_ARGUMENT, "99");
     bad = (attn_linear_part){ATTN_WEIGHT_Q8_0, NULL, 2};
-    expect(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_ARGUMENT, "weights");
+    expect_error(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_ARGUMENT,
+                 "weights");
     bad = (attn_linear_part){ATTN_WEIGHT_Q8_0, zeros, 0};
-    expect(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_SHAPE,
-           "out_features");
+    expect_error(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_SHAPE,
+                 "out_features");
     bad = (attn_linear_part){ATTN_WEIGHT_Q8_0, zeros, INT64_MAX};
-    expect(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_SHAPE, "exceed");
+    expect_error(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_SHAPE,
+                 "exceed");
     attn_linear_options options = attn_linear_options_init();
     options.activations = ATTN_ACTIVATIONS_INT8;
-    expect(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT, "int8");
+    expect_error(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT,
+                 "int8");
     options.activations = (attn_activations)9;
-    expect(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT, "9");
+    expect_error(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT,
+                 "9");
     options.struct_size = 3;
-    expect(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT,
-           "struct_size");
+    expect_error(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT,
+                 "struct_size");
     assert_null(l);
     attn_linear_destroy(NULL);
     attn_context_destroy(context);
@@ -610,38 +568,38 @@ static void test_forward_errors(void **unused)
     attn_view vx = attn_view_matrix(x, ATTN_F32, 3, 4, 4),
               vy = attn_view_matrix(y, ATTN_F32, 3, 8, 8);
     assert_int_equal(attn_linear_forward(context, l, &vx, &vy), ATTN_OK);
-    expect(attn_linear_forward(NULL, l, &vx, &vy), ATTN_ERR_ARGUMENT, "context");
-    expect(attn_linear_forward(context, NULL, &vx, &vy), ATTN_ERR_ARGUMENT, "linear");
-    expect(attn_linear_forward(context, l, NULL, &vy), ATTN_ERR_ARGUMENT, "x");
-    expect(attn_linear_forward(context, l, &vx, NULL), ATTN_ERR_ARGUMENT, "y");
+    expect_error(attn_linear_forward(NULL, l, &vx, &vy), ATTN_ERR_ARGUMENT, "context");
+    expect_error(attn_linear_forward(context, NULL, &vx, &vy), ATTN_ERR_ARGUMENT, "linear");
+    expect_error(attn_linear_forward(context, l, NULL, &vy), ATTN_ERR_ARGUMENT, "x");
+    expect_error(attn_linear_forward(context, l, &vx, NULL), ATTN_ERR_ARGUMENT, "y");
     attn_view bad = attn_view_matrix(x, ATTN_F32, 4, 3, 3);
-    expect(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "in_features");
+    expect_error(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "in_features");
     bad = vx;
     bad.dtype = ATTN_F16;
-    expect(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_DTYPE, "f16");
+    expect_error(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_DTYPE, "f16");
     bad = vx;
     bad.stride[1] = 2;
-    expect(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "stride");
+    expect_error(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "stride");
     bad = vx;
     bad.ndim = 3;
-    expect(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "dimensions");
+    expect_error(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "dimensions");
     bad = vx;
     bad.data = NULL;
-    expect(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_ARGUMENT, "NULL");
+    expect_error(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_ARGUMENT, "NULL");
     bad = vy;
     bad.stride[0] = 7;
-    expect(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_SHAPE, "overlap");
+    expect_error(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_SHAPE, "overlap");
     bad = vy;
     bad.shape[0] = 2;
-    expect(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_SHAPE, "rows");
+    expect_error(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_SHAPE, "rows");
     bad = vy;
     bad.data = x;
-    expect(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_ARGUMENT, "in place");
+    expect_error(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_ARGUMENT, "in place");
     vx.shape[0] = vy.shape[0] = 0;
     assert_int_equal(attn_linear_forward(context, l, &vx, &vy), ATTN_OK);
     attn_context *plain = context_of(ATTN_ISA_C, 1);
     if (attn_context_isa(context) != ATTN_ISA_C) {
-        expect(attn_linear_forward(plain, l, &vx, &vy), ATTN_ERR_ARGUMENT, "level");
+        expect_error(attn_linear_forward(plain, l, &vx, &vy), ATTN_ERR_ARGUMENT, "level");
     }
     attn_context_destroy(plain);
     attn_linear_destroy(l);
@@ -652,13 +610,13 @@ static void test_forward_errors(void **unused)
 static void test_strides(void **unused)
 {
     (void)unused;
-    FOR_EACH_LEVEL(context, 1)
+    FOR_LEVELS(isas, context, 1)
     {
-        state = seed;
+        draw_state = seed;
         uint8_t *w = random_weights(ATTN_WEIGHT_Q4_1, 20, 64);
         float x[9 * 64], forward[9 * 20], y[9 * 20];
         for (int i = 0; i < 9 * 64; i++) {
-            x[i] = normal();
+            x[i] = (float)normal();
         }
         attn_linear_part part = {ATTN_WEIGHT_Q4_1, w, 20};
         attn_linear *l;

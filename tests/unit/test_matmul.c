@@ -3,6 +3,9 @@
  *
  * repro: test_matmul <seed>
  */
+#include "draws.h"
+#include "expect.h"
+
 #include <attn/attn.h>
 
 #include <float.h>
@@ -16,58 +19,6 @@
 #include <cmocka.h>
 
 static uint64_t seed = 20261122;
-static uint64_t state;
-
-static uint32_t next(void)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 33);
-}
-
-static int64_t between(int64_t low, int64_t high)
-{
-    return low + (int64_t)(next() % (uint32_t)(high - low + 1));
-}
-
-/* Roughly normal(0, 1). */
-static double normal(void)
-{
-    double sum = 0.0;
-    for (int i = 0; i < 12; i++) {
-        sum += next() * 0x1p-31;
-    }
-    return sum - 6.0;
-}
-
-static int64_t fraction(int64_t count)
-{
-    const char *text = getenv("ATTN_TEST_FRACTION");
-    long divisor = text ? strtol(text, NULL, 10) : 1;
-    return divisor > 1 ? (count + divisor - 1) / divisor : count;
-}
-
-static const attn_isa levels[] = {ATTN_ISA_C, ATTN_ISA_AVX2, ATTN_ISA_AVX512};
-
-static attn_context *context_of(attn_isa isa, int threads)
-{
-    attn_context_options options = attn_context_options_init();
-    options.isa = isa;
-    options.threads = threads;
-    attn_context *context = NULL;
-    if (attn_context_create(&options, &context) != ATTN_OK) {
-        return NULL;
-    }
-    if (isa != ATTN_ISA_AUTO && attn_context_isa(context) != isa) {
-        attn_context_destroy(context);
-        return NULL;
-    }
-    return context;
-}
-
-#define FOR_EACH_LEVEL(context, threads)                                           \
-    for (size_t level_ = 0; level_ < sizeof levels / sizeof *levels; level_++)     \
-        for (attn_context *context = context_of(levels[level_], threads); context; \
-             attn_context_destroy(context), context = NULL)
 
 /* ---------- arrays ---------- */
 
@@ -265,7 +216,7 @@ static void test_products(void **unused)
     (void)unused;
     FOR_EACH_LEVEL(context, 2)
     {
-        state = seed;
+        draw_state = seed;
         for (int64_t round = fraction(400); round > 0; round--) {
             product p = random_product(next() % 5 ? ATTN_F32 : ATTN_F64);
             product_check(context, &p);
@@ -288,7 +239,7 @@ static void test_threads(void **unused)
             void *first = NULL;
             for (int t = 0; t < 4; t++) {
                 attn_context *context = context_of(ATTN_ISA_AUTO, threads[t]);
-                state = seed;
+                draw_state = seed;
                 product p = {
                     .type = ATTN_F32, .m = sizes[s][0], .k = sizes[s][1], .n = sizes[s][2]};
                 const int plain[] = {0, 1}, swapped[] = {1, 0};
@@ -320,7 +271,7 @@ static void test_same_bits(void **unused)
     enum { M = 37, K = 600, N = 45 };
     FOR_EACH_LEVEL(context, 2)
     {
-        state = seed;
+        draw_state = seed;
         array a = array_make(ATTN_F32, 2, (int64_t[]){M, K}, (int[]){0, 1}, 0, 0);
         array b = array_make(ATTN_F32, 2, (int64_t[]){K, N}, (int[]){0, 1}, 0, 0);
         array bt = array_make(ATTN_F32, 2, (int64_t[]){K, N}, (int[]){1, 0}, 3, 0);
@@ -356,7 +307,7 @@ static void test_special_values(void **unused)
     FOR_EACH_LEVEL(context, 2)
     {
         for (int kind = 0; kind < 4; kind++) {
-            state = seed;
+            draw_state = seed;
             array a = array_make(ATTN_F32, 2, (int64_t[]){M, K}, (int[]){0, 1}, 0, 0);
             array b = array_make(ATTN_F32, 2, (int64_t[]){K, N}, (int[]){0, 1}, 0, 0);
             float c[M * N];
@@ -378,15 +329,6 @@ static void test_special_values(void **unused)
 
 /* ---------- errors ---------- */
 
-static void expect(attn_status got, attn_status want, const char *word)
-{
-    if (got != want || (want != ATTN_OK && !strstr(attn_last_error(), word))) {
-        print_error("status %d, wanted %d with \"%s\": %s\n", (int)got, (int)want, word,
-                    attn_last_error());
-        fail();
-    }
-}
-
 static void test_errors(void **unused)
 {
     (void)unused;
@@ -398,41 +340,41 @@ static void test_errors(void **unused)
     const attn_view c = attn_view_matrix(y, ATTN_F32, 3, 5, 5);
     const attn_view bias = attn_view_dense(x, ATTN_F32, 1, (int64_t[]){5});
     attn_view v = attn_view_matrix(x, ATTN_F32, 5, 4, 4);
-    expect(attn_matmul(NULL, &a, &b, NULL, false, &c), ATTN_ERR_ARGUMENT, "context");
-    expect(attn_matmul(context, NULL, &b, NULL, false, &c), ATTN_ERR_ARGUMENT, "a:");
-    expect(attn_matmul(context, &a, &b, NULL, false, NULL), ATTN_ERR_ARGUMENT, "c:");
-    expect(attn_matmul(context, &a, &v, NULL, false, &c), ATTN_ERR_SHAPE, "transpose");
-    expect(attn_matmul(context, &a, &bias, NULL, false, &c), ATTN_ERR_SHAPE, "b:");
-    expect(attn_matmul(context, &a, &b, NULL, false, &v), ATTN_ERR_SHAPE, "[.., 3, 5]");
-    expect(attn_matmul(context, &a, &b, &c, false, &c), ATTN_ERR_SHAPE, "bias");
+    expect_error(attn_matmul(NULL, &a, &b, NULL, false, &c), ATTN_ERR_ARGUMENT, "context");
+    expect_error(attn_matmul(context, NULL, &b, NULL, false, &c), ATTN_ERR_ARGUMENT, "a:");
+    expect_error(attn_matmul(context, &a, &b, NULL, false, NULL), ATTN_ERR_ARGUMENT, "c:");
+    expect_error(attn_matmul(context, &a, &v, NULL, false, &c), ATTN_ERR_SHAPE, "transpose");
+    expect_error(attn_matmul(context, &a, &bias, NULL, false, &c), ATTN_ERR_SHAPE, "b:");
+    expect_error(attn_matmul(context, &a, &b, NULL, false, &v), ATTN_ERR_SHAPE, "[.., 3, 5]");
+    expect_error(attn_matmul(context, &a, &b, &c, false, &c), ATTN_ERR_SHAPE, "bias");
     v = a;
     v.dtype = ATTN_BF16;
-    expect(attn_matmul(context, &v, &b, NULL, false, &c), ATTN_ERR_DTYPE, "attn_convert");
+    expect_error(attn_matmul(context, &v, &b, NULL, false, &c), ATTN_ERR_DTYPE, "attn_convert");
     v = attn_view_matrix(z, ATTN_F64, 3, 4, 4);
-    expect(attn_matmul(context, &v, &b, NULL, false, &c), ATTN_ERR_DTYPE, "one type");
+    expect_error(attn_matmul(context, &v, &b, NULL, false, &c), ATTN_ERR_DTYPE, "one type");
     v = c;
     v.stride[1] = 2;
-    expect(attn_matmul(context, &a, &b, NULL, false, &v), ATTN_ERR_SHAPE, "must be 1");
+    expect_error(attn_matmul(context, &a, &b, NULL, false, &v), ATTN_ERR_SHAPE, "must be 1");
     v = c;
     v.stride[0] = 4;
-    expect(attn_matmul(context, &a, &b, NULL, false, &v), ATTN_ERR_SHAPE, "overlap");
+    expect_error(attn_matmul(context, &a, &b, NULL, false, &v), ATTN_ERR_SHAPE, "overlap");
     attn_view many = attn_view_dense(y, ATTN_F32, 3, (int64_t[]){2, 3, 5});
     v = attn_view_dense(x, ATTN_F32, 3, (int64_t[]){3, 3, 4});
-    expect(attn_matmul(context, &v, &b, NULL, false, &many), ATTN_ERR_SHAPE, "broadcast");
-    expect(attn_matmul(context, &a, &b, NULL, false, &many), ATTN_OK, "");
+    expect_error(attn_matmul(context, &v, &b, NULL, false, &many), ATTN_ERR_SHAPE, "broadcast");
+    expect_error(attn_matmul(context, &a, &b, NULL, false, &many), ATTN_OK, "");
     assert_memory_equal(y, y + 15, 15 * sizeof *y);
     v = c;
     v.shape[0] = 0;
     attn_view none = a;
     none.shape[0] = 0;
-    expect(attn_matmul(context, &none, &b, NULL, false, &v), ATTN_OK, "");
+    expect_error(attn_matmul(context, &none, &b, NULL, false, &v), ATTN_OK, "");
 
     const attn_view dst = attn_view_dense(y, ATTN_F32, 1, (int64_t[]){4});
-    expect(attn_sum_rows(NULL, &a, false, &dst), ATTN_ERR_ARGUMENT, "context");
-    expect(attn_sum_rows(context, &a, false, &bias), ATTN_ERR_SHAPE, "4 columns");
-    expect(attn_sum_rows(context, &bias, false, &dst), ATTN_ERR_SHAPE, "[rows, n]");
+    expect_error(attn_sum_rows(NULL, &a, false, &dst), ATTN_ERR_ARGUMENT, "context");
+    expect_error(attn_sum_rows(context, &a, false, &bias), ATTN_ERR_SHAPE, "4 columns");
+    expect_error(attn_sum_rows(context, &bias, false, &dst), ATTN_ERR_SHAPE, "[rows, n]");
     v = attn_view_dense(z, ATTN_F64, 1, (int64_t[]){4});
-    expect(attn_sum_rows(context, &a, false, &v), ATTN_ERR_DTYPE, "one type");
+    expect_error(attn_sum_rows(context, &a, false, &v), ATTN_ERR_DTYPE, "one type");
     attn_context_destroy(context);
 }
 
@@ -441,11 +383,11 @@ static void test_errors(void **unused)
 static void check_sums(int64_t rows, int64_t n, attn_dtype type, bool accumulate)
 {
     static const int threads[] = {1, 2, 5};
-    uint64_t start = state;
+    uint64_t start = draw_state;
     void *first = NULL;
     for (int t = 0; t < 3; t++) {
         attn_context *context = context_of(ATTN_ISA_AUTO, threads[t]);
-        state = start;
+        draw_state = start;
         array x = array_make(type, 2, (int64_t[]){rows, n}, (int[]){0, 1}, between(0, 3), 0);
         array dst = array_make(type, 1, &n, (int[]){0}, 0, 0), before = dst;
         before.memory = malloc((size_t)(dst.count + 1) * attn_dtype_size(type));
@@ -479,7 +421,7 @@ static void check_sums(int64_t rows, int64_t n, attn_dtype type, bool accumulate
 static void test_sum_rows(void **unused)
 {
     (void)unused;
-    state = seed;
+    draw_state = seed;
     check_sums(4100, 130, ATTN_F32, false);
     check_sums(200, 2500, ATTN_F64, true);
     for (int64_t round = fraction(60); round > 0; round--) {

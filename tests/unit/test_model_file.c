@@ -5,6 +5,8 @@
  * usage: test_model_file tiny.gguf
  */
 #define _GNU_SOURCE
+#include "expect.h"
+#include "folder.h"
 #include "tiny.h"
 
 #include <math.h>
@@ -19,33 +21,6 @@
 
 #define TOKENS 24
 #define RANK   3
-
-static char folder[64];
-
-static const char *in_folder(const char *name)
-{
-    static char paths[4][128];
-    static int turn;
-    turn = (turn + 1) % 4;
-    snprintf(paths[turn], sizeof paths[turn], "%s/%s", folder, name);
-    return paths[turn];
-}
-
-static bool error_has(const char *part)
-{
-    bool has = strstr(attn_last_error(), part) != NULL;
-    if (!has) {
-        fprintf(stderr, "wanted \"%s\" in: %s\n", part, attn_last_error());
-    }
-    return has;
-}
-
-static void expect_ok(attn_status status)
-{
-    if (status != ATTN_OK) {
-        fail_msg("%s", attn_last_error());
-    }
-}
 
 /* Hugging Face's name of a GGUF tensor: what attn_model_gguf_name takes to it. */
 static void hf_name(const char *gguf, char *name, size_t size)
@@ -580,21 +555,6 @@ static void test_refuses_bad_adapters(void **state)
     options.adapter = tiny_path;
     assert_int_equal(attn_model_open(tiny_path, &options, &file), ATTN_ERR_FORMAT);
     free((void *)(uintptr_t)path);
-}
-
-static int make_folder(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/attn-test-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command);
 }
 
 int main(int argc, char **argv)

@@ -2,6 +2,7 @@
  * attn_multihead_backward: gradients of inputs and of all parameters against finite differences of the whole layer in
  * float64; threads; padding that must not be read; layers in a row; refusals.
  */
+#include "expect.h"
 #include "fixture.h"
 
 #include <attn/multihead.h>
@@ -582,14 +583,6 @@ static void padding_is_not_read(void **state)
 
 /* ---- refusals ----------------------------------------------------------------------------------- */
 
-static void expect(attn_status got, attn_status want, const char *word)
-{
-    if (got != want || !error_says(word)) {
-        fail_msg("status %d, wanted %d with \"%s\": %s", (int)got, (int)want, word,
-                 attn_last_error());
-    }
-}
-
 static void refusals_say_what_to_do(void **state)
 {
     (void)state;
@@ -609,38 +602,39 @@ static void refusals_say_what_to_do(void **state)
     attn_view v;
 #define BACKWARD(layer, saved, query, dout) \
     attn_multihead_backward(context, layer, saved, &o, query, NULL, NULL, dout, &g)
-    expect(attn_multihead_saved_create(NULL, &saved), ATTN_ERR_ARGUMENT, "context");
+    expect_error(attn_multihead_saved_create(NULL, &saved), ATTN_ERR_ARGUMENT, "context");
     assert_null(saved);
     assert_int_equal(attn_multihead_saved_create(context, &saved), ATTN_OK);
-    expect(attn_multihead_gradient(layer, "q_proj.weight", &v), ATTN_ERR_ARGUMENT, "no gradients");
-    expect(BACKWARD(layer, NULL, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "saved");
-    expect(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "no forward call");
-    expect(BACKWARD(layer, saved, &x.view, NULL), ATTN_ERR_ARGUMENT, "dout");
+    expect_error(attn_multihead_gradient(layer, "q_proj.weight", &v), ATTN_ERR_ARGUMENT,
+                 "no gradients");
+    expect_error(BACKWARD(layer, NULL, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "saved");
+    expect_error(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "no forward call");
+    expect_error(BACKWARD(layer, saved, &x.view, NULL), ATTN_ERR_ARGUMENT, "dout");
     o.saved = saved;
     assert_int_equal(attn_multihead_forward(context, layer, &o, &x.view, NULL, NULL, &out.view),
                      ATTN_OK);
     assert_true(attn_multihead_saved_bytes(saved) > (size_t)(4 * B * L * E) * sizeof(float));
-    expect(BACKWARD(other, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "another layer");
-    expect(BACKWARD(layer, saved, &less.view, &less.view), ATTN_ERR_SHAPE, "len_q");
-    expect(BACKWARD(layer, saved, &x.view, &less.view), ATTN_ERR_SHAPE, "dout");
+    expect_error(BACKWARD(other, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "another layer");
+    expect_error(BACKWARD(layer, saved, &less.view, &less.view), ATTN_ERR_SHAPE, "len_q");
+    expect_error(BACKWARD(layer, saved, &x.view, &less.view), ATTN_ERR_SHAPE, "dout");
     g.dquery = less.view;
-    expect(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_SHAPE, "dquery");
+    expect_error(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_SHAPE, "dquery");
     g.dquery = x.view;
-    expect(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "dquery");
+    expect_error(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "dquery");
     g.dquery = dx.view;
     g.dquery.dtype = ATTN_F16;
-    expect(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_DTYPE, "f32");
+    expect_error(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_DTYPE, "f32");
     g.dquery = (attn_view){0};
     g.dkey = dx.view;
-    expect(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "zeroed");
+    expect_error(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "zeroed");
     g.dkey = (attn_view){0};
     g.struct_size = 1000;
-    expect(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "struct_size");
+    expect_error(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "struct_size");
     g = attn_multihead_gradients_init();
     o.dropout = 1.0;
-    expect(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "dropout");
-    expect(attn_multihead_forward(context, layer, &o, &x.view, NULL, NULL, &out.view),
-           ATTN_ERR_ARGUMENT, "dropout");
+    expect_error(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "dropout");
+    expect_error(attn_multihead_forward(context, layer, &o, &x.view, NULL, NULL, &out.view),
+                 ATTN_ERR_ARGUMENT, "dropout");
     o.dropout = 0.0;
 
     attn_kv_cache_options co = attn_kv_cache_options_init();
@@ -652,8 +646,8 @@ static void refusals_say_what_to_do(void **state)
     co.dtype = ATTN_F32;
     assert_int_equal(attn_kv_cache_create(context, &co, &cache), ATTN_OK);
     o.cache = cache;
-    expect(attn_multihead_forward(context, layer, &o, &x.view, NULL, NULL, &out.view),
-           ATTN_ERR_ARGUMENT, "cache");
+    expect_error(attn_multihead_forward(context, layer, &o, &x.view, NULL, NULL, &out.view),
+                 ATTN_ERR_ARGUMENT, "cache");
     o.cache = NULL;
     attn_kv_cache_destroy(cache);
 
@@ -664,15 +658,17 @@ static void refusals_say_what_to_do(void **state)
     uint64_t hash = array_hash(&dx);
     assert_int_equal(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_OK);
     assert_true(hash == array_hash(&dx));
-    expect(attn_multihead_gradient(layer, "q_proj.weight", &v), ATTN_ERR_ARGUMENT, "no gradients");
+    expect_error(attn_multihead_gradient(layer, "q_proj.weight", &v), ATTN_ERR_ARGUMENT,
+                 "no gradients");
     assert_int_equal(attn_multihead_clear_gradients(layer), ATTN_OK);
     assert_int_equal(attn_multihead_gradient(layer, "q_proj.weight", &v), ATTN_OK);
-    expect(attn_multihead_gradient(layer, "x_proj.weight", &v), ATTN_ERR_ARGUMENT, "q_proj.weight");
+    expect_error(attn_multihead_gradient(layer, "x_proj.weight", &v), ATTN_ERR_ARGUMENT,
+                 "q_proj.weight");
     v = parameter(layer, 0, true, false);
     array bias = array_dense(ATTN_F32, 1, v.shape);
     array_normal(&bias, &r, 1);
     assert_int_equal(attn_multihead_set_parameter(layer, "q_proj.bias", &bias.view), ATTN_OK);
-    expect(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "changed");
+    expect_error(BACKWARD(layer, saved, &x.view, &dout.view), ATTN_ERR_ARGUMENT, "changed");
     array *all[] = {&x, &out, &dout, &dx, &less, &bias};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         array_free(all[i]);

@@ -4,6 +4,9 @@
  *
  * repro: test_ops <seed>
  */
+#include "draws.h"
+#include "expect.h"
+
 #include <attn/attn.h>
 
 #include <math.h>
@@ -17,34 +20,13 @@
 #include <cmocka.h>
 
 static uint64_t seed = 20240608;
-static uint64_t state;
-
-static uint32_t next(void)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 33);
-}
-
-static int64_t between(int64_t low, int64_t high)
-{
-    return low + (int64_t)(next() % (uint32_t)(high - low + 1));
-}
-
-static float normal(void)
-{
-    float sum = 0.0f;
-    for (int i = 0; i < 12; i++) {
-        sum += (float)next() * 0x1p-31f;
-    }
-    return sum - 6.0f;
-}
 
 static float *normals(int64_t count)
 {
     float *x = malloc((size_t)count * sizeof *x);
     assert_non_null(x);
     for (int64_t i = 0; i < count; i++) {
-        x[i] = normal();
+        x[i] = (float)normal();
     }
     return x;
 }
@@ -57,43 +39,11 @@ static float *copy_of(const float *x, int64_t count)
     return y;
 }
 
-static const attn_isa levels[] = {ATTN_ISA_C, ATTN_ISA_AVX2, ATTN_ISA_AVX512};
-
-static attn_context *context_of(attn_isa isa, int threads)
-{
-    attn_context_options options = attn_context_options_init();
-    options.isa = isa;
-    options.threads = threads;
-    attn_context *context = NULL;
-    if (attn_context_create(&options, &context) != ATTN_OK) {
-        return NULL;
-    }
-    if (isa != ATTN_ISA_AUTO && attn_context_isa(context) != isa) {
-        attn_context_destroy(context);
-        return NULL;
-    }
-    return context;
-}
-
-#define FOR_EACH_LEVEL(context, threads)                                           \
-    for (size_t level_ = 0; level_ < sizeof levels / sizeof *levels; level_++)     \
-        for (attn_context *context = context_of(levels[level_], threads); context; \
-             attn_context_destroy(context), context = NULL)
-
 static void close_to(double got, double wanted, double tolerance, const char *what)
 {
     if (!(fabs(got - wanted) <= tolerance)) {
         print_error("%s: %.9g, wanted %.9g within %g; repro: test_ops %llu\n", what, got, wanted,
                     tolerance, (unsigned long long)seed);
-        fail();
-    }
-}
-
-static void expect(attn_status got, attn_status wanted, const char *word)
-{
-    if (got != wanted || !strstr(attn_last_error(), word)) {
-        print_error("status %s, wanted %s with \"%s\"; text: %s\n", attn_status_string(got),
-                    attn_status_string(wanted), word, attn_last_error());
         fail();
     }
 }
@@ -148,7 +98,7 @@ static void check_norm(attn_context *context, bool layer, bool in_place)
 static void test_norms(void **unused)
 {
     (void)unused;
-    state = seed;
+    draw_state = seed;
     FOR_EACH_LEVEL(context, 2)
     {
         for (int round = 0; round < 200; round++) {
@@ -162,7 +112,7 @@ static void test_norm_nan(void **unused)
     (void)unused;
     FOR_EACH_LEVEL(context, 1)
     {
-        state = seed;
+        draw_state = seed;
         float *x = normals(3 * 20), y[60];
         x[27] = NAN;
         attn_view vx = attn_view_matrix(x, ATTN_F32, 3, 20, 20);
@@ -221,7 +171,7 @@ static void check_rope(attn_context *context)
 static void test_rope(void **unused)
 {
     (void)unused;
-    state = seed;
+    draw_state = seed;
     FOR_EACH_LEVEL(context, 2)
     {
         for (int round = 0; round < 300; round++) {
@@ -246,7 +196,7 @@ static void test_swiglu(void **unused)
                                     88.5f, -88.5f, 200.0f,   -200.0f,   1e30f, -1e30f,
                                     NAN,   1e-40f, INFINITY, -INFINITY, 90.0f, -100.0f};
     enum { COUNT = sizeof hostile / sizeof *hostile };
-    state = seed;
+    draw_state = seed;
     FOR_EACH_LEVEL(context, 2)
     {
         for (int round = 0; round < 60; round++) {
@@ -310,7 +260,7 @@ static uint16_t half_of(double value, bool bf16)
 static void test_convert(void **unused)
 {
     (void)unused;
-    state = seed;
+    draw_state = seed;
     FOR_EACH_LEVEL(context, 2)
     {
         enum { N = 2000 };
@@ -362,12 +312,12 @@ static void test_convert(void **unused)
         assert_true(to[0] == 5 && to[1] == 6 && to[4] == 3 && to[8] == 1 && to[9] == 2 &&
                     to[2] == 0);
         into.dtype = ATTN_BOOL;
-        expect(attn_convert(context, &from, &into), ATTN_ERR_DTYPE, "dst");
+        expect_error(attn_convert(context, &from, &into), ATTN_ERR_DTYPE, "dst");
         into = attn_view_matrix(padded, ATTN_F32, 2, 2, 4);
-        expect(attn_convert(context, &from, &into), ATTN_ERR_SHAPE, "match");
+        expect_error(attn_convert(context, &from, &into), ATTN_ERR_SHAPE, "match");
         into = attn_view_matrix(padded, ATTN_F32, 3, 2, 0);
-        expect(attn_convert(context, &from, &into), ATTN_ERR_SHAPE, "overlap");
-        expect(attn_convert(context, NULL, &into), ATTN_ERR_ARGUMENT, "src");
+        expect_error(attn_convert(context, &from, &into), ATTN_ERR_SHAPE, "overlap");
+        expect_error(attn_convert(context, NULL, &into), ATTN_ERR_ARGUMENT, "src");
     }
 }
 
@@ -415,7 +365,7 @@ static void test_threads(void **unused)
     float *first = NULL;
     for (int t = 0; t < 4; t++) {
         attn_context *context = context_of(ATTN_ISA_AUTO, threads[t]);
-        state = seed;
+        draw_state = seed;
         float *x = normals(COUNT), *up = normals(COUNT);
         int64_t positions[ROWS];
         for (int i = 0; i < ROWS; i++) {
@@ -450,29 +400,32 @@ static void test_errors(void **unused)
               vy = attn_view_matrix(y, ATTN_F32, 4, 6, 6);
     attn_view other = attn_view_matrix(y, ATTN_F32, 3, 6, 6), half = vx;
     half.dtype = ATTN_F16;
-    expect(attn_rms_norm(NULL, &vx, NULL, 1e-5, &vy), ATTN_ERR_ARGUMENT, "context");
-    expect(attn_rms_norm(context, NULL, NULL, 1e-5, &vy), ATTN_ERR_ARGUMENT, "x");
-    expect(attn_rms_norm(context, &vx, NULL, -1.0, &vy), ATTN_ERR_ARGUMENT, "eps");
-    expect(attn_rms_norm(context, &vx, NULL, NAN, &vy), ATTN_ERR_ARGUMENT, "eps");
-    expect(attn_rms_norm(context, &half, NULL, 1e-5, &vy), ATTN_ERR_DTYPE, "f16");
-    expect(attn_layer_norm(context, &vx, NULL, NULL, 1e-5, &other), ATTN_ERR_SHAPE, "[3, 6]");
-    expect(attn_swiglu(context, &vx, &other, &vy), ATTN_ERR_SHAPE, "up");
+    expect_error(attn_rms_norm(NULL, &vx, NULL, 1e-5, &vy), ATTN_ERR_ARGUMENT, "context");
+    expect_error(attn_rms_norm(context, NULL, NULL, 1e-5, &vy), ATTN_ERR_ARGUMENT, "x");
+    expect_error(attn_rms_norm(context, &vx, NULL, -1.0, &vy), ATTN_ERR_ARGUMENT, "eps");
+    expect_error(attn_rms_norm(context, &vx, NULL, NAN, &vy), ATTN_ERR_ARGUMENT, "eps");
+    expect_error(attn_rms_norm(context, &half, NULL, 1e-5, &vy), ATTN_ERR_DTYPE, "f16");
+    expect_error(attn_layer_norm(context, &vx, NULL, NULL, 1e-5, &other), ATTN_ERR_SHAPE, "[3, 6]");
+    expect_error(attn_swiglu(context, &vx, &other, &vy), ATTN_ERR_SHAPE, "up");
     other = vy;
     other.stride[0] = 5;
-    expect(attn_swiglu(context, &vx, &vx, &other), ATTN_ERR_SHAPE, "overlap");
+    expect_error(attn_swiglu(context, &vx, &vx, &other), ATTN_ERR_SHAPE, "overlap");
     attn_view heads = attn_view_bhld(x, ATTN_F32, 1, 2, 4, 3);
-    expect(attn_rope(context, &vx, positions, 1e4, 0, ATTN_ROPE_HALVES), ATTN_ERR_SHAPE, "batch");
-    expect(attn_rope(context, &heads, positions, 1e4, 0, ATTN_ROPE_HALVES), ATTN_ERR_SHAPE, "odd");
-    expect(attn_rope(context, &heads, positions, 1e4, 4, ATTN_ROPE_HALVES), ATTN_ERR_SHAPE, "dims");
-    expect(attn_rope(context, &heads, NULL, 1e4, 2, ATTN_ROPE_HALVES), ATTN_ERR_ARGUMENT,
-           "positions");
-    expect(attn_rope(context, &heads, positions, 0.0, 2, ATTN_ROPE_HALVES), ATTN_ERR_ARGUMENT,
-           "theta");
-    expect(attn_rope(context, &heads, positions, 1e4, 2, (attn_rope_pairing)5), ATTN_ERR_ARGUMENT,
-           "pairing");
+    expect_error(attn_rope(context, &vx, positions, 1e4, 0, ATTN_ROPE_HALVES), ATTN_ERR_SHAPE,
+                 "batch");
+    expect_error(attn_rope(context, &heads, positions, 1e4, 0, ATTN_ROPE_HALVES), ATTN_ERR_SHAPE,
+                 "odd");
+    expect_error(attn_rope(context, &heads, positions, 1e4, 4, ATTN_ROPE_HALVES), ATTN_ERR_SHAPE,
+                 "dims");
+    expect_error(attn_rope(context, &heads, NULL, 1e4, 2, ATTN_ROPE_HALVES), ATTN_ERR_ARGUMENT,
+                 "positions");
+    expect_error(attn_rope(context, &heads, positions, 0.0, 2, ATTN_ROPE_HALVES), ATTN_ERR_ARGUMENT,
+                 "theta");
+    expect_error(attn_rope(context, &heads, positions, 1e4, 2, (attn_rope_pairing)5),
+                 ATTN_ERR_ARGUMENT, "pairing");
     heads.stride[1] = 0;
-    expect(attn_rope(context, &heads, positions, 1e4, 2, ATTN_ROPE_HALVES), ATTN_ERR_SHAPE,
-           "overlap");
+    expect_error(attn_rope(context, &heads, positions, 1e4, 2, ATTN_ROPE_HALVES), ATTN_ERR_SHAPE,
+                 "overlap");
     vx.shape[0] = vy.shape[0] = 0;
     assert_int_equal(attn_rms_norm(context, &vx, NULL, 1e-5, &vy), ATTN_OK);
     attn_context_destroy(context);

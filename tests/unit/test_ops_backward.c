@@ -4,6 +4,9 @@
  *
  * repro: test_ops_backward <seed>
  */
+#include "draws.h"
+#include "expect.h"
+
 #include <attn/attn.h>
 
 #include <math.h>
@@ -16,57 +19,6 @@
 #include <cmocka.h>
 
 static uint64_t seed = 20261123;
-static uint64_t state;
-
-static uint32_t next(void)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 33);
-}
-
-static int64_t between(int64_t low, int64_t high)
-{
-    return low + (int64_t)(next() % (uint32_t)(high - low + 1));
-}
-
-static double normal(void)
-{
-    double sum = 0.0;
-    for (int i = 0; i < 12; i++) {
-        sum += next() * 0x1p-31;
-    }
-    return sum - 6.0;
-}
-
-static int64_t fraction(int64_t count)
-{
-    const char *text = getenv("ATTN_TEST_FRACTION");
-    long divisor = text ? strtol(text, NULL, 10) : 1;
-    return divisor > 1 ? (count + divisor - 1) / divisor : count;
-}
-
-static const attn_isa levels[] = {ATTN_ISA_C, ATTN_ISA_AVX2, ATTN_ISA_AVX512};
-
-static attn_context *context_of(attn_isa isa, int threads)
-{
-    attn_context_options options = attn_context_options_init();
-    options.isa = isa;
-    options.threads = threads;
-    attn_context *context = NULL;
-    if (attn_context_create(&options, &context) != ATTN_OK) {
-        return NULL;
-    }
-    if (isa != ATTN_ISA_AUTO && attn_context_isa(context) != isa) {
-        attn_context_destroy(context);
-        return NULL;
-    }
-    return context;
-}
-
-#define FOR_EACH_LEVEL(context, threads)                                           \
-    for (size_t level_ = 0; level_ < sizeof levels / sizeof *levels; level_++)     \
-        for (attn_context *context = context_of(levels[level_], threads); context; \
-             attn_context_destroy(context), context = NULL)
 
 /* ---------- arrays of doubles, and their f32 twins ---------- */
 
@@ -285,7 +237,7 @@ static void test_norms(void **unused)
     (void)unused;
     FOR_EACH_LEVEL(context, 2)
     {
-        state = seed;
+        draw_state = seed;
         for (int64_t round = fraction(60); round > 0; round--) {
             check_norm(context, round % 2);
         }
@@ -299,7 +251,7 @@ static void test_norm_parts(void **unused)
     enum { ROWS = 100, N = 50 };
     FOR_EACH_LEVEL(context, 2)
     {
-        state = seed;
+        draw_state = seed;
         double *x = numbers(ROWS * N), *dy = numbers(ROWS * N);
         float *fx = floats_of(x, ROWS * N), *fdy = floats_of(dy, ROWS * N);
         static float dx[ROWS * N];
@@ -354,7 +306,7 @@ static void test_swiglu(void **unused)
     (void)unused;
     FOR_EACH_LEVEL(context, 2)
     {
-        state = seed;
+        draw_state = seed;
         for (int64_t round = fraction(40); round > 0; round--) {
             int64_t rows = between(1, 4), n = between(1, 40), count = rows * n;
             glu o = {count, numbers(count), numbers(count), numbers(count)};
@@ -392,7 +344,7 @@ static void test_rope(void **unused)
     (void)unused;
     FOR_EACH_LEVEL(context, 2)
     {
-        state = seed;
+        draw_state = seed;
         for (int64_t round = fraction(60); round > 0; round--) {
             int64_t batch = between(1, 2), heads = between(1, 3), len = between(1, 5);
             int64_t dim = 2 * between(1, 40), dims = next() % 2 ? 0 : 2 * between(1, dim / 2);
@@ -443,7 +395,7 @@ static void test_threads(void **unused)
     static float first[3][COUNT], now[3][COUNT];
     for (int t = 0; t < 4; t++) {
         attn_context *context = context_of(ATTN_ISA_AUTO, threads[t]);
-        state = seed;
+        draw_state = seed;
         double *x = numbers(COUNT), *dy = numbers(COUNT);
         float *fx = floats_of(x, COUNT), *fdy = floats_of(dy, COUNT);
         attn_view vx = attn_view_matrix(fx, ATTN_F32, ROWS, N, N), vdy = vx, vdx = vx;
@@ -471,7 +423,7 @@ static void test_nan(void **unused)
     (void)unused;
     FOR_EACH_LEVEL(context, 1)
     {
-        state = seed;
+        draw_state = seed;
         double *x = numbers(60);
         float *fx = floats_of(x, 60), dx[60], dw[20];
         attn_view vx = attn_view_matrix(fx, ATTN_F32, 3, 20, 20), vdx = vx;
@@ -495,15 +447,6 @@ static void test_nan(void **unused)
     }
 }
 
-static void expect(attn_status got, attn_status want, const char *word)
-{
-    if (got != want || (want != ATTN_OK && !strstr(attn_last_error(), word))) {
-        print_error("status %d, wanted %d with \"%s\": %s\n", (int)got, (int)want, word,
-                    attn_last_error());
-        fail();
-    }
-}
-
 static void test_errors(void **unused)
 {
     (void)unused;
@@ -513,42 +456,43 @@ static void test_errors(void **unused)
     const attn_view vy = attn_view_matrix(y, ATTN_F32, 4, 6, 6);
     const attn_view w = attn_view_dense(x, ATTN_F32, 1, (int64_t[]){6});
     attn_view v = vy;
-    expect(attn_rms_norm_backward(NULL, &vx, NULL, 1e-5, &vx, false, &vy, NULL), ATTN_ERR_ARGUMENT,
-           "context");
-    expect(attn_rms_norm_backward(context, NULL, NULL, 1e-5, &vx, false, &vy, NULL),
-           ATTN_ERR_ARGUMENT, "x:");
-    expect(attn_rms_norm_backward(context, &vx, NULL, -1.0, &vx, false, &vy, NULL),
-           ATTN_ERR_ARGUMENT, "eps");
+    expect_error(attn_rms_norm_backward(NULL, &vx, NULL, 1e-5, &vx, false, &vy, NULL),
+                 ATTN_ERR_ARGUMENT, "context");
+    expect_error(attn_rms_norm_backward(context, NULL, NULL, 1e-5, &vx, false, &vy, NULL),
+                 ATTN_ERR_ARGUMENT, "x:");
+    expect_error(attn_rms_norm_backward(context, &vx, NULL, -1.0, &vx, false, &vy, NULL),
+                 ATTN_ERR_ARGUMENT, "eps");
     v.shape[0] = 3;
-    expect(attn_rms_norm_backward(context, &vx, NULL, 1e-5, &v, false, &vy, NULL), ATTN_ERR_SHAPE,
-           "dy");
+    expect_error(attn_rms_norm_backward(context, &vx, NULL, 1e-5, &v, false, &vy, NULL),
+                 ATTN_ERR_SHAPE, "dy");
     v = vy;
     v.stride[0] = 5;
-    expect(attn_rms_norm_backward(context, &vx, NULL, 1e-5, &vx, false, &v, NULL), ATTN_ERR_SHAPE,
-           "overlap");
+    expect_error(attn_rms_norm_backward(context, &vx, NULL, 1e-5, &vx, false, &v, NULL),
+                 ATTN_ERR_SHAPE, "overlap");
     v = attn_view_dense(x, ATTN_F32, 1, (int64_t[]){5});
-    expect(attn_layer_norm_backward(context, &vx, &v, 1e-5, &vx, false, &vy, NULL, NULL),
-           ATTN_ERR_SHAPE, "weight");
-    expect(attn_layer_norm_backward(context, &vx, &w, 1e-5, &vx, false, &vy, NULL, &v),
-           ATTN_ERR_SHAPE, "dbias");
+    expect_error(attn_layer_norm_backward(context, &vx, &v, 1e-5, &vx, false, &vy, NULL, NULL),
+                 ATTN_ERR_SHAPE, "weight");
+    expect_error(attn_layer_norm_backward(context, &vx, &w, 1e-5, &vx, false, &vy, NULL, &v),
+                 ATTN_ERR_SHAPE, "dbias");
     v = w;
     v.dtype = ATTN_F64;
-    expect(attn_layer_norm_backward(context, &vx, &v, 1e-5, &vx, false, &vy, NULL, NULL),
-           ATTN_ERR_DTYPE, "one type");
+    expect_error(attn_layer_norm_backward(context, &vx, &v, 1e-5, &vx, false, &vy, NULL, NULL),
+                 ATTN_ERR_DTYPE, "one type");
     v = vy;
     v.dtype = ATTN_F16;
-    expect(attn_swiglu_backward(context, &v, &vx, &vx, &vy, &vy), ATTN_ERR_DTYPE, "f16");
-    expect(attn_swiglu_backward(context, &vx, &vx, &vx, NULL, &vy), ATTN_ERR_ARGUMENT, "dgate");
+    expect_error(attn_swiglu_backward(context, &v, &vx, &vx, &vy, &vy), ATTN_ERR_DTYPE, "f16");
+    expect_error(attn_swiglu_backward(context, &vx, &vx, &vx, NULL, &vy), ATTN_ERR_ARGUMENT,
+                 "dgate");
     v = vy;
     v.shape[1] = 4;
-    expect(attn_swiglu_backward(context, &vx, &vx, &vx, &vy, &v), ATTN_ERR_SHAPE, "dup");
-    expect(attn_rope_inverse(context, &vx, NULL, 1e4, 0, ATTN_ROPE_HALVES), ATTN_ERR_SHAPE,
-           "batch");
+    expect_error(attn_swiglu_backward(context, &vx, &vx, &vx, &vy, &v), ATTN_ERR_SHAPE, "dup");
+    expect_error(attn_rope_inverse(context, &vx, NULL, 1e4, 0, ATTN_ROPE_HALVES), ATTN_ERR_SHAPE,
+                 "batch");
     attn_view none = vx, none_y = vy, dw = attn_view_dense(y, ATTN_F32, 1, (int64_t[]){6});
     none.shape[0] = none_y.shape[0] = 0;
     y[3] = 5.0f;
-    expect(attn_rms_norm_backward(context, &none, NULL, 1e-5, &none, false, &none_y, &dw), ATTN_OK,
-           "");
+    expect_error(attn_rms_norm_backward(context, &none, NULL, 1e-5, &none, false, &none_y, &dw),
+                 ATTN_OK, "");
     assert_true(y[3] == 0.0f);
     attn_context_destroy(context);
 }

@@ -5,6 +5,9 @@
  * repro: test_safetensors [seed] (printed on failure)
  */
 #define _GNU_SOURCE
+#include "expect.h"
+#include "folder.h"
+
 #include <attn/lm.h>
 
 #include <errno.h>
@@ -26,7 +29,6 @@
 #include <cmocka.h>
 
 static uint64_t seed = 20240611;
-static char folder[64];
 
 static uint32_t next(uint64_t *state)
 {
@@ -39,22 +41,6 @@ static int random_cases(int full)
     const char *fraction = getenv("ATTN_TEST_FRACTION");
     int divisor = fraction ? atoi(fraction) : 1;
     return full / (divisor > 0 ? divisor : 1) + 1;
-}
-
-static bool error_has(const char *part)
-{
-    bool has = strstr(attn_last_error(), part) != NULL;
-    if (!has) {
-        fprintf(stderr, "wanted \"%s\" in: %s\n", part, attn_last_error());
-    }
-    return has;
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
 }
 
 /* All of a file; NULL when it is not there. */
@@ -488,7 +474,7 @@ static void test_full_disk_keeps_the_old_file(void **state)
     assert_int_equal(save_three("/dev/null"), ATTN_OK);
     assert_int_equal(access("/dev/null.part", F_OK), -1);
     assert_int_equal(save_three("/nowhere/x"), ATTN_ERR_IO);
-    assert_int_equal(save_three(folder), ATTN_ERR_IO);
+    assert_int_equal(save_three(in_folder("")), ATTN_ERR_IO);
     assert_true(error_has("is a folder"));
     free(old);
     free((void *)(uintptr_t)path);
@@ -568,21 +554,6 @@ static void test_kill(void **state)
     }
     free(values);
     free((void *)(uintptr_t)path);
-}
-
-static int make_folder(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/attn-test-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command);
 }
 
 int main(int argc, char **argv)

@@ -3,6 +3,8 @@
  *
  * repro: test_sampler [seed] (printed on failure)
  */
+#include "expect.h"
+
 #include <attn/sampler.h>
 
 #include <math.h>
@@ -22,15 +24,6 @@ static uint32_t next(uint64_t *state)
 {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
     return (uint32_t)(*state >> 33);
-}
-
-static bool error_has(const char *part)
-{
-    bool has = strstr(attn_last_error(), part) != NULL;
-    if (!has) {
-        fprintf(stderr, "wanted \"%s\" in: %s\n", part, attn_last_error());
-    }
-    return has;
 }
 
 static attn_sampler *create(const attn_sampler_options *options, int64_t vocab)

@@ -4,6 +4,7 @@
  *
  * repro: test_session tests/golden/tiny.gguf
  */
+#include "expect.h"
 #include "tiny.h"
 
 #include <math.h>
@@ -16,24 +17,6 @@
 #include <cmocka.h>
 
 enum { VOCAB = 300, CONTEXT = 512, LENGTH = 150 };
-
-static void expect_ok(attn_status status)
-{
-    if (status != ATTN_OK) {
-        fprintf(stderr, "%s\n", attn_last_error());
-    }
-    assert_int_equal(status, ATTN_OK);
-}
-
-static void expect_error(attn_status status, attn_status wanted, const char *part)
-{
-    if (status != wanted || strstr(attn_last_error(), part) == NULL) {
-        fprintf(stderr, "status %d, wanted %d with \"%s\" in: %s\n", (int)status, (int)wanted, part,
-                attn_last_error());
-    }
-    assert_int_equal(status, wanted);
-    assert_non_null(strstr(attn_last_error(), part));
-}
 
 static float *floats(int64_t count)
 {

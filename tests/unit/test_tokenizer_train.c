@@ -5,6 +5,8 @@
  * repro: test_tokenizer_train [seed] (printed on failure)
  */
 #define _GNU_SOURCE
+#include "expect.h"
+
 #include <attn/lm.h>
 
 #include <setjmp.h>
@@ -21,15 +23,6 @@ static uint32_t next(uint64_t *state)
 {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
     return (uint32_t)(*state >> 33);
-}
-
-static bool error_has(const char *part)
-{
-    bool has = strstr(attn_last_error(), part) != NULL;
-    if (!has) {
-        fprintf(stderr, "wanted \"%s\" in: %s\n", part, attn_last_error());
-    }
-    return has;
 }
 
 static attn_tokenizer *train(bool bpe, const char *text, size_t size, int64_t vocab, int64_t least)

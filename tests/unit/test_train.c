@@ -5,6 +5,7 @@
  * repro: test_train tests/golden/tiny.gguf
  */
 #define _GNU_SOURCE
+#include "expect.h"
 #include "tiny.h"
 
 #include <attn/train.h>
@@ -19,24 +20,6 @@
 #include <cmocka.h>
 
 enum { VOCAB = 11, CONTEXT = 24, TOKENS = 700, HELD_OUT = 100 };
-
-static void expect_ok(attn_status status)
-{
-    if (status != ATTN_OK) {
-        fprintf(stderr, "%s\n", attn_last_error());
-    }
-    assert_int_equal(status, ATTN_OK);
-}
-
-static void expect_error(attn_status status, attn_status wanted, const char *part)
-{
-    if (status != wanted || strstr(attn_last_error(), part) == NULL) {
-        fprintf(stderr, "status %d, wanted %d with \"%s\" in: %s\n", (int)status, (int)wanted, part,
-                attn_last_error());
-    }
-    assert_int_equal(status, wanted);
-    assert_non_null(strstr(attn_last_error(), part));
-}
 
 /* A text with something to learn: a walk that mostly goes up by one. */
 static const int32_t *text(void)

@@ -22,15 +22,15 @@ static void strides_and_places_do_not_change_bits(void **unused)
         attn_view va = f32(a, rows, n), vb = f32(b, rows, n), vw = f32(want, rows, n);
         attn_view wa = attn_view_matrix(wide_a + (rows - 1) * ld, ATTN_F32, rows, n, -ld);
         attn_view wo = attn_view_matrix(wide, ATTN_F32, rows, n, ld);
-        ok(call(context, number, &va, &vb, &vw));
-        ok(call(context, number, &wa, &vb, &wo));
+        expect_ok(call(context, number, &va, &vb, &vw));
+        expect_ok(call(context, number, &wa, &vb, &wo));
         for (int64_t r = 0; r < rows; r++) {
             assert_memory_equal(wide + r * ld, want + r * n, (size_t)n * sizeof *want);
             assert_memory_equal(wide + r * ld + n, before + r * ld + n, 3 * sizeof *want);
         }
         bool gradient = (number >= BACKWARD && number < SOFTMAX) ||
                         (number >= SOFTMAX_BACKWARD && number < CROSS_ENTROPY);
-        ok(call(context, number, &va, &vb, gradient ? &vb : &va));
+        expect_ok(call(context, number, &va, &vb, gradient ? &vb : &va));
         assert_memory_equal(gradient ? b : a, want, (size_t)count * sizeof *want);
         free(a);
         free(b);
@@ -52,10 +52,10 @@ static void four_dimensions_are_rows(void **unused)
     attn_view vy = attn_view_bhld(y, ATTN_F32, B, H, L, D), flat = f32(x, COUNT / D, D);
     attn_view vw = f32(want, COUNT / D, D);
     for (int soft = 0; soft < 2; soft++) {
-        ok(soft ? attn_softmax(context, false, &vx, &vy)
-                : attn_activate(context, ATTN_ACT_GELU, &vx, &vy));
-        ok(soft ? attn_softmax(context, false, &flat, &vw)
-                : attn_activate(context, ATTN_ACT_GELU, &flat, &vw));
+        expect_ok(soft ? attn_softmax(context, false, &vx, &vy)
+                       : attn_activate(context, ATTN_ACT_GELU, &vx, &vy));
+        expect_ok(soft ? attn_softmax(context, false, &flat, &vw)
+                       : attn_activate(context, ATTN_ACT_GELU, &flat, &vw));
         for (int b = 0; b < B; b++) {
             for (int h = 0; h < H; h++) {
                 for (int l = 0; l < L; l++) {
@@ -84,10 +84,10 @@ static void accumulating_adds_the_gradient(void **unused)
             continue;
         }
         memcpy(before, sum, sizeof before);
-        ok(call(context, number, &vx, &vdy, &vo));
-        ok(soft ? attn_softmax_backward(context, log, &vx, &vdy, true, &vs)
-                : attn_activate_backward(context, (attn_activation)(number - BACKWARD), &vx, &vdy,
-                                         true, &vs));
+        expect_ok(call(context, number, &vx, &vdy, &vo));
+        expect_ok(soft ? attn_softmax_backward(context, log, &vx, &vdy, true, &vs)
+                       : attn_activate_backward(context, (attn_activation)(number - BACKWARD), &vx,
+                                                &vdy, true, &vs));
         for (int i = 0; i < COUNT; i++) {
             float added = before[i] + one[i];
             close_to(sum[i], added, 1e-6 * (1 + fabs((double)one[i])), "accumulated");
@@ -115,8 +115,8 @@ static void threads_do_not_change_bits(void **unused)
         attn_view va = f32(a, rows, n), vb = f32(b, rows, n);
         attn_view vx = f32(x, rows, n), vy = attn_view_matrix(y, ATTN_F32, rows, n, ld);
         for (int number = 0; number < CALLS; number++) {
-            ok(call(one, number, &va, &vb, &vx));
-            ok(call(three, number, &va, &vb, &vy)); /* pieces that begin amid a row, too */
+            expect_ok(call(one, number, &va, &vb, &vx));
+            expect_ok(call(three, number, &va, &vb, &vy)); /* pieces that begin amid a row, too */
             for (int64_t r = 0; r < rows; r++) {
                 assert_memory_equal(x + r * n, y + r * ld, (size_t)n * sizeof *x);
             }
@@ -142,8 +142,8 @@ static void threads_do_not_change_a_sum_of_squares(void **unused)
     for (int64_t n = MOST; n > 0; n /= 100) {
         attn_view v = f32(x, 1, n);
         double sum = 0.0, again = 1.0, plain = 0.0;
-        ok(attn_sum_squares(one, &v, &sum));
-        ok(attn_sum_squares(three, &v, &again));
+        expect_ok(attn_sum_squares(one, &v, &sum));
+        expect_ok(attn_sum_squares(three, &v, &again));
         assert_memory_equal(&sum, &again, sizeof sum);
         for (int64_t i = 0; i < n; i++) {
             plain += (double)x[i] * x[i];
@@ -164,16 +164,16 @@ static void nothing_to_do_succeeds(void **unused)
     double sum = 7.0;
     for (int empty = 0; empty < 2; empty++) {
         attn_view v = f32(NULL, empty ? 4 : 0, empty ? 0 : 4);
-        ok(attn_activate(context, ATTN_ACT_EXP, &v, &v));
-        ok(attn_softmax(context, false, &v, &v));
-        ok(attn_axpby(context, 1, &v, 1, &v));
-        ok(attn_sum_squares(context, &v, &sum));
+        expect_ok(attn_activate(context, ATTN_ACT_EXP, &v, &v));
+        expect_ok(attn_softmax(context, false, &v, &v));
+        expect_ok(attn_axpby(context, 1, &v, 1, &v));
+        expect_ok(attn_sum_squares(context, &v, &sum));
         assert_true(sum == 0.0);
     }
     float losses[2] = {1, 1};
     int64_t targets[2] = {-1, -1}, shape[1] = {2};
     attn_view logits = f32(NULL, 2, 0), vl = attn_view_dense(losses, ATTN_F32, 1, shape);
-    ok(attn_cross_entropy(context, &logits, targets, 1, &vl, NULL));
+    expect_ok(attn_cross_entropy(context, &logits, targets, 1, &vl, NULL));
     assert_true(losses[0] == 0.0f && losses[1] == 0.0f);
     attn_context_destroy(context);
 }
@@ -191,53 +191,58 @@ static void errors_name_the_argument(void **unused)
     rows.stride[0] = 3;
     gap.shape[1] = 3;
     gap.stride[1] = 2;
-    expect(attn_activate(NULL, ATTN_ACT_EXP, &x, &x), ATTN_ERR_ARGUMENT, "context");
-    expect(attn_activate(context, (attn_activation)8, &x, &x), ATTN_ERR_ARGUMENT, "kind: 8");
-    expect(attn_activate(context, ATTN_ACT_EXP, NULL, &x), ATTN_ERR_ARGUMENT, "x");
-    expect(attn_activate(context, ATTN_ACT_EXP, &x, &y), ATTN_ERR_SHAPE, "y: [6, 4]");
-    expect(attn_activate(context, ATTN_ACT_EXP, &x, &d), ATTN_ERR_DTYPE, "y: is f64");
-    expect(attn_activate(context, ATTN_ACT_EXP, &half, &x), ATTN_ERR_DTYPE, "x: is bf16");
-    expect(attn_activate(context, ATTN_ACT_EXP, &x, &rows), ATTN_ERR_SHAPE, "overlap");
-    expect(attn_activate(context, ATTN_ACT_EXP, &gap, &x), ATTN_ERR_SHAPE, "stride of the last");
-    expect(attn_activate_backward(context, ATTN_ACT_EXP, &x, NULL, false, &x), ATTN_ERR_ARGUMENT,
-           "dy");
-    expect(attn_softmax(context, false, &x, NULL), ATTN_ERR_ARGUMENT, "y");
-    expect(attn_softmax_backward(context, false, &x, &x, false, &y), ATTN_ERR_SHAPE, "dx");
-    expect(attn_axpby(context, 1, &x, 1, &rows), ATTN_ERR_SHAPE, "y: stride 3");
-    expect(attn_dropout(context, 1.0, 1, &x, &x), ATTN_ERR_ARGUMENT, "p: 1");
-    expect(attn_dropout(context, NAN, 1, &x, &x), ATTN_ERR_ARGUMENT, "p: ");
-    expect(attn_dropout(context, 0.5, 1, &x, &y), ATTN_ERR_SHAPE, "y");
-    expect(attn_sum_squares(context, &x, NULL), ATTN_ERR_ARGUMENT, "sum");
-    expect(attn_sum_squares(context, &half, &sum), ATTN_ERR_DTYPE, "x");
+    expect_error(attn_activate(NULL, ATTN_ACT_EXP, &x, &x), ATTN_ERR_ARGUMENT, "context");
+    expect_error(attn_activate(context, (attn_activation)8, &x, &x), ATTN_ERR_ARGUMENT, "kind: 8");
+    expect_error(attn_activate(context, ATTN_ACT_EXP, NULL, &x), ATTN_ERR_ARGUMENT, "x");
+    expect_error(attn_activate(context, ATTN_ACT_EXP, &x, &y), ATTN_ERR_SHAPE, "y: [6, 4]");
+    expect_error(attn_activate(context, ATTN_ACT_EXP, &x, &d), ATTN_ERR_DTYPE, "y: is f64");
+    expect_error(attn_activate(context, ATTN_ACT_EXP, &half, &x), ATTN_ERR_DTYPE, "x: is bf16");
+    expect_error(attn_activate(context, ATTN_ACT_EXP, &x, &rows), ATTN_ERR_SHAPE, "overlap");
+    expect_error(attn_activate(context, ATTN_ACT_EXP, &gap, &x), ATTN_ERR_SHAPE,
+                 "stride of the last");
+    expect_error(attn_activate_backward(context, ATTN_ACT_EXP, &x, NULL, false, &x),
+                 ATTN_ERR_ARGUMENT, "dy");
+    expect_error(attn_softmax(context, false, &x, NULL), ATTN_ERR_ARGUMENT, "y");
+    expect_error(attn_softmax_backward(context, false, &x, &x, false, &y), ATTN_ERR_SHAPE, "dx");
+    expect_error(attn_axpby(context, 1, &x, 1, &rows), ATTN_ERR_SHAPE, "y: stride 3");
+    expect_error(attn_dropout(context, 1.0, 1, &x, &x), ATTN_ERR_ARGUMENT, "p: 1");
+    expect_error(attn_dropout(context, NAN, 1, &x, &x), ATTN_ERR_ARGUMENT, "p: ");
+    expect_error(attn_dropout(context, 0.5, 1, &x, &y), ATTN_ERR_SHAPE, "y");
+    expect_error(attn_sum_squares(context, &x, NULL), ATTN_ERR_ARGUMENT, "sum");
+    expect_error(attn_sum_squares(context, &half, &sum), ATTN_ERR_DTYPE, "x");
 
     int64_t targets[4] = {0, 5, 6, 0}, one[1] = {3};
     attn_view losses = attn_view_dense(data, ATTN_F32, 1, one);
     attn_view cube = attn_view_bhld(data, ATTN_F32, 1, 1, 4, 6);
-    expect(attn_cross_entropy(context, &x, targets, 1, NULL, &x), ATTN_ERR_ARGUMENT,
-           "targets: 6 in row 2");
+    expect_error(attn_cross_entropy(context, &x, targets, 1, NULL, &x), ATTN_ERR_ARGUMENT,
+                 "targets: 6 in row 2");
     targets[2] = -2;
-    expect(attn_cross_entropy(context, &x, targets, 1, NULL, &x), ATTN_ERR_ARGUMENT, "-2 in row 2");
-    expect(attn_cross_entropy(context, &x, NULL, 1, NULL, &x), ATTN_ERR_ARGUMENT, "targets");
-    expect(attn_cross_entropy(context, &x, targets, 1, NULL, NULL), ATTN_ERR_ARGUMENT, "losses");
-    expect(attn_cross_entropy(context, &x, targets, 1, &losses, NULL), ATTN_ERR_SHAPE, "losses");
-    expect(attn_cross_entropy(context, &cube, targets, 1, NULL, &cube), ATTN_ERR_SHAPE, "logits");
+    expect_error(attn_cross_entropy(context, &x, targets, 1, NULL, &x), ATTN_ERR_ARGUMENT,
+                 "-2 in row 2");
+    expect_error(attn_cross_entropy(context, &x, NULL, 1, NULL, &x), ATTN_ERR_ARGUMENT, "targets");
+    expect_error(attn_cross_entropy(context, &x, targets, 1, NULL, NULL), ATTN_ERR_ARGUMENT,
+                 "losses");
+    expect_error(attn_cross_entropy(context, &x, targets, 1, &losses, NULL), ATTN_ERR_SHAPE,
+                 "losses");
+    expect_error(attn_cross_entropy(context, &cube, targets, 1, NULL, &cube), ATTN_ERR_SHAPE,
+                 "logits");
 
     attn_adamw_options o = attn_adamw_options_init();
-    expect(attn_adamw(context, NULL, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "options");
-    expect(attn_adamw(context, &o, &x, &x, &x, &y), ATTN_ERR_SHAPE, "v");
+    expect_error(attn_adamw(context, NULL, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "options");
+    expect_error(attn_adamw(context, &o, &x, &x, &x, &y), ATTN_ERR_SHAPE, "v");
     o.step = 0;
-    expect(attn_adamw(context, &o, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "step: 0");
+    expect_error(attn_adamw(context, &o, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "step: 0");
     o = attn_adamw_options_init();
     o.beta2 = 1.0;
-    expect(attn_adamw(context, &o, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "beta2");
+    expect_error(attn_adamw(context, &o, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "beta2");
     o = attn_adamw_options_init();
     o.eps = 0.0;
-    expect(attn_adamw(context, &o, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "eps");
+    expect_error(attn_adamw(context, &o, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "eps");
     o = attn_adamw_options_init();
     o.lr = NAN;
-    expect(attn_adamw(context, &o, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "lr");
+    expect_error(attn_adamw(context, &o, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "lr");
     o.struct_size = 0;
-    expect(attn_adamw(context, &o, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "struct_size");
+    expect_error(attn_adamw(context, &o, &x, &x, &x, &x), ATTN_ERR_ARGUMENT, "struct_size");
     attn_context_destroy(context);
 }
 

@@ -10,7 +10,7 @@
 static double weighed(attn_context *context, int number, const attn_view *x, const attn_view *dy,
                       const attn_view *y)
 {
-    ok(call(context, number, x, dy, y));
+    expect_ok(call(context, number, x, dy, y));
     double sum = 0.0;
     for (int64_t i = 0; i < x->shape[0] * x->shape[1]; i++) {
         sum += ((double *)y->data)[i] * ((double *)dy->data)[i];
@@ -28,9 +28,9 @@ static void gradient_of(attn_context *context, int forward, int backward, bool p
     }
     attn_view vx = f64(x, ROWS, N), vdy = f64(dy, ROWS, N), vy = f64(y, ROWS, N);
     attn_view vdx = f64(dx, ROWS, N);
-    ok(call(context, forward, &vx, &vdy, &vy));
+    expect_ok(call(context, forward, &vx, &vdy, &vy));
     bool of_result = forward >= SOFTMAX; /* softmax's gradient is made from its result */
-    ok(call(context, backward, of_result ? &vy : &vx, &vdy, &vdx));
+    expect_ok(call(context, backward, of_result ? &vy : &vx, &vdy, &vdx));
     for (int i = 0; i < COUNT; i++) {
         double at = x[i], h = 1e-5;
         x[i] = at + h;
@@ -70,11 +70,11 @@ static void cross_entropy_is_minus_log_softmax_and_its_gradient(void **unused)
     attn_view vx = f64(x, ROWS, N), vy = f64(y, ROWS, N), vdx = f64(dx, ROWS, N);
     attn_view vl = attn_view_dense(losses, ATTN_F64, 1, shape), none = {0};
     vl.stride[0] = 2;
-    ok(attn_softmax(context, true, &vx, &vy));
+    expect_ok(attn_softmax(context, true, &vx, &vy));
     for (int i = 0; i < N; i++) { /* an ignored row is not read */
         x[2 * N + i] = NAN;
     }
-    ok(attn_cross_entropy(context, &vx, targets, 0.25, &vl, &vdx));
+    expect_ok(attn_cross_entropy(context, &vx, targets, 0.25, &vl, &vdx));
     for (int r = 0; r < ROWS; r++) {
         bool ignored = targets[r] < 0;
         close_to(losses[2 * r], ignored ? 0.0 : -y[r * N + targets[r]], 1e-14, "loss");
@@ -83,8 +83,8 @@ static void cross_entropy_is_minus_log_softmax_and_its_gradient(void **unused)
             close_to(dx[r * N + i], ignored ? 0.0 : 0.25 * p, 1e-15, "dlogits");
         }
     }
-    ok(attn_cross_entropy(context, &vx, targets, 1.0, &vl, NULL));
-    ok(attn_cross_entropy(context, &vx, targets, 0.25, &none, &vx));
+    expect_ok(attn_cross_entropy(context, &vx, targets, 1.0, &vl, NULL));
+    expect_ok(attn_cross_entropy(context, &vx, targets, 0.25, &none, &vx));
     assert_memory_equal(x, dx, sizeof dx);
     free(x);
     free(y);
@@ -111,8 +111,8 @@ static void f32_is_near_f64(void **unused)
                 da[i] = a[i];
                 db[i] = b[i];
             }
-            ok(call(context, number, &va, &vb, &vo));
-            ok(call(context, number, &vda, &vdb, &vw));
+            expect_ok(call(context, number, &va, &vb, &vo));
+            expect_ok(call(context, number, &vda, &vdb, &vw));
             double size = 0.0; /* softmax's gradient cancels: a share of the largest */
             for (int i = 0; i < COUNT; i++) {
                 size = fmax(size, fabs(want[i]));
@@ -147,9 +147,9 @@ static void long_rows_lose_nothing(void **unused)
     for (size_t level = 0; level < LEVELS; level++) {
         attn_context *context = context_of(levels[level], 1);
         if (context) {
-            ok(attn_softmax(context, false, &vx, &vy));
+            expect_ok(attn_softmax(context, false, &vx, &vy));
             close_to(y[N - 1], want, 6e-7 * want, "softmax of a long row");
-            ok(attn_softmax_backward(context, true, &vx, &vx, false, &vy));
+            expect_ok(attn_softmax_backward(context, true, &vx, &vx, false, &vy));
             double sum = -(double)0.3f * (N - 1);
             close_to(y[77], -sum, 4e-7 * fabs(sum), "gradient over a long row");
         }
@@ -183,8 +183,8 @@ static void documented_accuracy_on_floats_of_every_size(void **unused)
             int kind = number % BACKWARD;
             bool slope = number >= BACKWARD;
             bool gelu = kind == ATTN_ACT_GELU || kind == ATTN_ACT_GELU_TANH;
-            ok(call(context, number, &vx, &v1, &vy));
-            ok(call(context, number, &vdx, &vd1, &vw));
+            expect_ok(call(context, number, &vx, &v1, &vy));
+            expect_ok(call(context, number, &vdx, &vd1, &vw));
             for (int i = 0; i < N; i++) {
                 double w = want[i], size = 4e-7 * fabs(w);
                 size = gelu && !slope ? 2e-7 * fabs(dx[i]) : size;
@@ -238,8 +238,8 @@ static void adamw_follows_the_paper(void **unused)
             p[i] -= 1e-3 * (mean / (sqrt(square) + 1e-8) + 0.1 * p[i]);
         }
         for (int k = 1; k < 3; k++) {
-            ok(attn_adamw(k == 1 ? one : three, &o, &views[k][0], &views[k][1], &views[k][2],
-                          &views[k][3]));
+            expect_ok(attn_adamw(k == 1 ? one : three, &o, &views[k][0], &views[k][1], &views[k][2],
+                                 &views[k][3]));
         }
     }
     assert_memory_equal(p1, p3, N * sizeof *p1);
@@ -270,7 +270,7 @@ static void adamw_in_f64_and_a_decay_too_small_for_a_factor(void **unused)
     double p = 2.0, g = -3.0, m = 0.5, v = 0.25;
     attn_view vp = f64(&p, 1, 1), vg = f64(&g, 1, 1), vm = f64(&m, 1, 1), vv = f64(&v, 1, 1);
     o.step = 7;
-    ok(attn_adamw(context, &o, &vp, &vg, &vm, &vv));
+    expect_ok(attn_adamw(context, &o, &vp, &vg, &vm, &vv));
     double mean = 0.9 * 0.5 - 0.1 * 3.0, square = 0.999 * 0.25 + 0.001 * 9.0;
     double move = mean / (1 - pow(0.9, 7)) / (sqrt(square / (1 - pow(0.999, 7))) + 1e-8);
     close_to(p, 2.0 - 1e-3 * (move + 0.01 * 2.0), 1e-15, "p");
@@ -283,7 +283,7 @@ static void adamw_in_f64_and_a_decay_too_small_for_a_factor(void **unused)
     attn_view z2 = f32(zeros + 2, 1, 1);
     o.lr = 7e-8;
     o.weight_decay = 1.0;
-    ok(attn_adamw(context, &o, &v1, &z0, &z1, &z2));
+    expect_ok(attn_adamw(context, &o, &v1, &z0, &z1, &z2));
     assert_true(p1 == 1.0f - 0x1p-24f);
     attn_context_destroy(context);
 }
@@ -306,11 +306,11 @@ static void dropout_keeps_its_share(void **unused)
     for (size_t level = 0; level < LEVELS; level++) { /* all levels drop the same */
         attn_context *context = context_of(levels[level], 2);
         if (context) {
-            ok(attn_dropout(context, 0.3, train_seed, &vx, &vy[level]));
+            expect_ok(attn_dropout(context, 0.3, train_seed, &vx, &vy[level]));
             assert_memory_equal(y[level], y[0], COUNT * sizeof *x);
-            ok(attn_dropout(context, 0.3, train_seed + 1, &vx, &vy[3]));
+            expect_ok(attn_dropout(context, 0.3, train_seed + 1, &vx, &vy[3]));
             assert_memory_not_equal(y[3], y[0], COUNT * sizeof *x);
-            ok(attn_dropout(context, 0.0, train_seed, &vx, &vy[3]));
+            expect_ok(attn_dropout(context, 0.0, train_seed, &vx, &vy[3]));
             assert_memory_equal(y[3], x, COUNT * sizeof *x);
         }
         attn_context_destroy(context);
@@ -350,8 +350,9 @@ static void limits_and_nan(void **unused)
             x[5] = NAN;
             attn_view vx = f32(x, 1, 6), vy = f32(y, 1, 6), vdx = f32(dx, 1, 6);
             attn_view vdy = f32(ones, 1, 6);
-            ok(attn_activate(context, (attn_activation)kind, &vx, &vy));
-            ok(attn_activate_backward(context, (attn_activation)kind, &vx, &vdy, false, &vdx));
+            expect_ok(attn_activate(context, (attn_activation)kind, &vx, &vy));
+            expect_ok(
+                attn_activate_backward(context, (attn_activation)kind, &vx, &vdy, false, &vdx));
             for (int i = 0; i < 5; i++) {
                 assert_true(y[i] == values[kind][i]);
                 assert_true(dx[i] == slopes[kind][i]);
@@ -361,7 +362,7 @@ static void limits_and_nan(void **unused)
         if (context) {
             float x[6] = {-INFINITY, -1.0f, 0.0f, 1.0f, INFINITY, NAN}, y[6];
             attn_view vx = f32(x, 1, 6), vy = f32(y, 1, 6);
-            ok(attn_activate(context, ATTN_ACT_LOG, &vx, &vy));
+            expect_ok(attn_activate(context, ATTN_ACT_LOG, &vx, &vy));
             assert_true(isnan(y[0]) && isnan(y[1]) && y[2] == -INFINITY && y[3] == 0.0f);
             assert_true(y[4] == INFINITY && isnan(y[5]));
         }

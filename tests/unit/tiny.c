@@ -1,4 +1,5 @@
 #include "tiny.h"
+#include "expect.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,25 +10,17 @@
 
 const char *tiny_path;
 
-static void expect_ok(attn_status status, const char *what)
-{
-    if (status != ATTN_OK) {
-        fprintf(stderr, "%s: %s\n", what, attn_last_error());
-    }
-    assert_int_equal(status, ATTN_OK);
-}
-
 tiny tiny_open(int threads, attn_activations activations)
 {
     tiny t = {0};
     attn_context_options options = attn_context_options_init();
     options.threads = threads;
-    expect_ok(attn_context_create(&options, &t.context), "context");
-    expect_ok(attn_gguf_open(tiny_path, &t.file), tiny_path);
-    expect_ok(attn_tokenizer_create(t.file, &t.tokenizer), "tokenizer");
+    expect_ok(attn_context_create(&options, &t.context));
+    expect_ok(attn_gguf_open(tiny_path, &t.file));
+    expect_ok(attn_tokenizer_create(t.file, &t.tokenizer));
     attn_model_options model = attn_model_options_init();
     model.activations = activations;
-    expect_ok(attn_model_load(t.context, t.file, &model, &t.model), "model");
+    expect_ok(attn_model_load(t.context, t.file, &model, &t.model));
     return t;
 }
 
@@ -49,7 +42,7 @@ attn_session *tiny_session(const tiny *t, int64_t context, int64_t window, int64
     options.prefill = prefill;
     options.kv = kv;
     attn_session *session = NULL;
-    expect_ok(attn_session_create(t->context, t->model, &options, &session), "session");
+    expect_ok(attn_session_create(t->context, t->model, &options, &session));
     return session;
 }
 

@@ -4,38 +4,6 @@
 #include "train_calls.h"
 
 uint64_t train_seed = 20240611;
-static uint64_t state;
-
-uint32_t next(void)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 33);
-}
-
-double normal(void)
-{
-    double sum = -6.0;
-    for (int i = 0; i < 12; i++) {
-        sum += (double)next() * 0x1p-31;
-    }
-    return sum;
-}
-
-const attn_isa levels[LEVELS] = {ATTN_ISA_C, ATTN_ISA_AVX2, ATTN_ISA_AVX512};
-
-attn_context *context_of(attn_isa isa, int threads)
-{
-    attn_context_options options = attn_context_options_init();
-    options.isa = isa;
-    options.threads = threads;
-    attn_context *context = NULL;
-    assert_int_equal(attn_context_create(&options, &context), ATTN_OK);
-    if (isa != ATTN_ISA_AUTO && attn_context_isa(context) != isa) {
-        attn_context_destroy(context);
-        return NULL;
-    }
-    return context;
-}
 
 void *bytes(size_t count)
 {
@@ -82,23 +50,6 @@ void close_to(double got, double wanted, double tolerance, const char *what)
     }
 }
 
-void expect(attn_status got, attn_status wanted, const char *word)
-{
-    if (got != wanted || !strstr(attn_last_error(), word)) {
-        print_error("status %s, wanted %s with \"%s\"; text: %s\n", attn_status_string(got),
-                    attn_status_string(wanted), word, attn_last_error());
-        fail();
-    }
-}
-
-void ok(attn_status status)
-{
-    if (status != ATTN_OK) {
-        print_error("%s\n", attn_last_error());
-        fail();
-    }
-}
-
 attn_status call(attn_context *context, int number, const attn_view *a, const attn_view *b,
                  const attn_view *out)
 {
@@ -133,7 +84,7 @@ attn_status call(attn_context *context, int number, const attn_view *a, const at
 int train_start(void **unused)
 {
     (void)unused;
-    state = train_seed;
+    draw_state = train_seed;
     return 0;
 }
 

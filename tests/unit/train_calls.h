@@ -4,6 +4,9 @@
 #ifndef TESTS_UNIT_TRAIN_CALLS_H
 #define TESTS_UNIT_TRAIN_CALLS_H
 
+#include "draws.h"
+#include "expect.h"
+
 #include <attn/attn.h>
 
 #include <float.h>
@@ -23,14 +26,6 @@ int train_start(void **unused);
 /** Takes the seed from the command line. */
 void train_arguments(int argc, char **argv);
 
-uint32_t next(void);
-double normal(void);
-
-enum { LEVELS = 3 };
-extern const attn_isa levels[LEVELS];
-/** NULL where the machine (or ATTN_ISA) lacks the level. */
-attn_context *context_of(attn_isa isa, int threads);
-
 void *bytes(size_t count);
 /** Normal numbers around `offset`. */
 double *doubles(int64_t n, double offset);
@@ -39,8 +34,6 @@ attn_view f32(const float *x, int64_t rows, int64_t n);
 attn_view f64(const double *x, int64_t rows, int64_t n);
 
 void close_to(double got, double wanted, double tolerance, const char *what);
-void expect(attn_status got, attn_status wanted, const char *word);
-void ok(attn_status status);
 
 /** The calls as functions from arrays to an array. */
 enum {
