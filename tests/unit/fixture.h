@@ -6,6 +6,7 @@
 #ifndef TESTS_FIXTURE_H
 #define TESTS_FIXTURE_H
 
+#include "expect.h"
 #include "oracle.h"
 #include "support.h"
 
@@ -43,9 +44,6 @@ void fixture_check(fixture *f);
 
 /** Runs attn_sdpa, which must fail with `status` and a text that has `word` in it, and write nothing. */
 void fixture_fails(fixture *f, attn_status status, const char *word);
-
-/** Whether an attn_last_error text contains `word`; prints both when not. */
-bool error_says(const char *word);
 
 /** Bits of one row of out, lse included, as a hash. */
 uint64_t fixture_row_bits(const fixture *f, int64_t b, int64_t h, int64_t i);

@@ -70,7 +70,7 @@ void grad_fixture_fails(grad_fixture *g, attn_status status, const char *word)
         fail_msg("status %s (%s), must be %s", attn_status_string(got), attn_last_error(),
                  attn_status_string(status));
     }
-    assert_true(error_says(word));
+    assert_true(error_has(word));
     for (int n = 0; n < GRADS; n++) {
         for (size_t byte = 0; byte < g->gradient[n].memory.bytes; byte++) {
             assert_int_equal(g->gradient[n].memory.data[byte], 0xff);

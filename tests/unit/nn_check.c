@@ -28,6 +28,22 @@ attn_context *nn_context(int threads)
     return context;
 }
 
+attn_context *context;
+
+int nn_start(void **unused)
+{
+    (void)unused;
+    context = nn_context(2);
+    return 0;
+}
+
+int nn_stop(void **unused)
+{
+    (void)unused;
+    attn_context_destroy(context);
+    return 0;
+}
+
 attn_tensor *nn_random(attn_dtype dtype, uint64_t seed, int ndim, const int64_t *shape)
 {
     attn_tensor *tensor;
@@ -44,6 +60,36 @@ void nn_shake(attn_module *module, uint64_t seed)
         double first = view.dtype == ATTN_F64 ? *(double *)view.data : (double)*(float *)view.data;
         nn_ok(attn_fill_normal(seed, (uint64_t)i, first == 1.0 ? 1.0 : 0.0, 0.3, &view), "fill");
     }
+}
+
+attn_gpt_options nn_gpt2_options(void)
+{
+    attn_gpt_options options = attn_gpt_options_init();
+    options.norm = ATTN_NORM_LAYER;
+    options.mlp = ATTN_MLP_GELU_TANH;
+    options.position = ATTN_POSITION_LEARNED;
+    options.bias = true;
+    return options;
+}
+
+attn_module *nn_gpt(attn_gpt_options options, int64_t layers)
+{
+    options.vocab = 50;
+    options.layers = layers;
+    options.dim = 32;
+    options.context = 16;
+    options.seed = 3;
+    attn_module *gpt;
+    nn_ok(attn_gpt_create(&options, &gpt), "gpt");
+    assert_int_equal(attn_gpt_element_count(&options), attn_module_element_count(gpt, false));
+    return gpt;
+}
+
+attn_tape *nn_tape(attn_context *of)
+{
+    attn_tape *tape;
+    nn_ok(attn_tape_create(of, &tape), "tape");
+    return tape;
 }
 
 static double loss_of(attn_tape *tape, nn_forward *forward, void *user, bool backward)

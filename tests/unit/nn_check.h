@@ -15,6 +15,19 @@ void nn_ok(attn_status status, const char *what);
 /** A context of `threads` threads. */
 attn_context *nn_context(int threads);
 
+/** cmocka's group setup and teardown, between which there is a context of two threads. */
+int nn_start(void **unused);
+int nn_stop(void **unused);
+extern attn_context *context;
+
+attn_tape *nn_tape(attn_context *of);
+
+/** A GPT as GPT-2 is: LayerNorm, GELU, learned positions, biases. */
+attn_gpt_options nn_gpt2_options(void);
+
+/** A small GPT: 50 tokens, dim 32, 16 positions. */
+attn_module *nn_gpt(attn_gpt_options options, int64_t layers);
+
 /** An f32 or f64 tensor of normal numbers. */
 attn_tensor *nn_random(attn_dtype dtype, uint64_t seed, int ndim, const int64_t *shape);
 

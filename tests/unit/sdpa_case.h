@@ -61,4 +61,7 @@ void sdpa_case_describe(const sdpa_case *c, char *text, size_t size);
 /** Compares all outputs with the oracle, and their gaps with what was there. */
 bool sdpa_case_check(const sdpa_case *c, char *text, size_t size);
 
+/** What is wrong with case `index`, what the case is, and the line that repeats it. */
+void sdpa_case_report(const sdpa_case *c, int64_t index, const char *text);
+
 #endif

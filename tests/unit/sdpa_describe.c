@@ -1,8 +1,12 @@
 /* What a random case is, in one line. */
 #include "sdpa_case.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 static void append(char *text, size_t size, const char *word)
 {
@@ -52,4 +56,12 @@ void sdpa_case_describe(const sdpa_case *c, char *text, size_t size)
              o->has_window ? (long long)o->window_right : -1, o->has_scale ? o->scale : -1,
              o->softcap);
     append(text, size, word);
+}
+
+void sdpa_case_report(const sdpa_case *c, int64_t index, const char *text)
+{
+    char what[1024] = "";
+    sdpa_case_describe(c, what, sizeof what);
+    print_message("case %lld: %s\n  %s\n  repeat with: %s\n", (long long)index, text, what,
+                  test_repro());
 }

@@ -87,6 +87,42 @@ attn_context *test_context(int threads)
     return context;
 }
 
+int test_cases(int64_t count, bool (*one)(uint64_t seed, int64_t index))
+{
+    uint64_t seed = test_seed();
+    int64_t only = test_env("ATTN_TEST_CASE", -1);
+    if (only >= 0) {
+        return !one(seed, only);
+    }
+    int failures = 0;
+    count = test_count(count);
+    printf("%lld cases, seed %llu\n", (long long)count, (unsigned long long)seed);
+    for (int64_t index = 0; index < count && failures < 10; index++) {
+        failures += !one(seed, index);
+    }
+    return failures;
+}
+
+attn_context *test_contexts[TEST_CONTEXTS];
+
+int test_contexts_make(void **state)
+{
+    (void)state;
+    for (int n = 0; n < TEST_CONTEXTS; n++) {
+        test_contexts[n] = test_context(n + 1);
+    }
+    return 0;
+}
+
+int test_contexts_free(void **state)
+{
+    (void)state;
+    for (int n = 0; n < TEST_CONTEXTS; n++) {
+        attn_context_destroy(test_contexts[n]);
+    }
+    return 0;
+}
+
 static char repro[300];
 
 static void crashed(int signal_number)

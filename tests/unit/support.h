@@ -35,6 +35,18 @@ uint64_t test_seed(void);
 /** `count` divided by ATTN_TEST_FRACTION, at least 1. */
 int64_t test_count(int64_t count);
 
+/**
+ * How many of `count` random cases fail, the first ten at most; or of the one that ATTN_TEST_CASE names. `one` runs
+ * a case and says whether it passed.
+ */
+int test_cases(int64_t count, bool (*one)(uint64_t seed, int64_t index));
+
+/** cmocka's group setup and teardown of test_contexts: of 1, 2 and 3 threads. */
+int test_contexts_make(void **state);
+int test_contexts_free(void **state);
+enum { TEST_CONTEXTS = 3 };
+extern attn_context *test_contexts[TEST_CONTEXTS];
+
 /** A context of `threads` threads at the level ATTN_ISA allows; ends the program when there is none. */
 attn_context *test_context(int threads);
 

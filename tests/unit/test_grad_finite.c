@@ -21,7 +21,7 @@
 
 #define PROGRAM "test_grad_finite"
 
-enum { CASES = 1200, MAX_FAILURES = 5, MOST = 4096 };
+enum { CASES = 1200, MOST = 4096 };
 
 static const double step = 0x1p-11, tolerance = 1e-7;
 
@@ -208,7 +208,7 @@ static bool one_case(uint64_t seed, int64_t index)
 {
     static moved m;
     grad_case c;
-    char what[1024] = "", text[400] = "";
+    char text[400] = "";
     test_running(PROGRAM, seed, index);
     grad_case_make(&c, CASE_SMOOTH, seed, index, -1);
     attn_status status = grad_case_run(&c, context);
@@ -222,9 +222,7 @@ static bool one_case(uint64_t seed, int64_t index)
         }
     }
     if (!ok) {
-        sdpa_case_describe(&c.forward, what, sizeof what);
-        print_message("case %lld: %s\n  %s\n  repeat with: %s\n", (long long)index, text, what,
-                      test_repro());
+        sdpa_case_report(&c.forward, index, text);
     }
     for (int a = 0; a < CASE_OPTIONS; a++) {
         for (int b = 0; b < CASE_OPTIONS; b++) {
@@ -253,23 +251,13 @@ static int rarest_pair(void)
 static void gradients_are_finite_differences(void **state)
 {
     (void)state;
-    uint64_t seed = test_seed();
-    int64_t only = test_env("ATTN_TEST_CASE", -1);
-    int failures = 0;
-    if (only >= 0) {
-        assert_true(one_case(seed, only));
-        return;
-    }
-    int64_t count = test_count(CASES);
-    print_message("%lld cases, seed %llu\n", (long long)count, (unsigned long long)seed);
-    for (int64_t index = 0; index < count && failures < MAX_FAILURES; index++) {
-        failures += !one_case(seed, index);
-    }
+    int failures = test_cases(CASES, one_case);
     print_message("largest error: %.2g of the largest difference in %d tensors; %d were 0, %d too "
                   "small to tell; every pair of options in at least %d cases\n",
                   worst_share, tensors, cancelled, below_floor, rarest_pair());
     assert_int_equal(failures, 0);
-    assert_true(count < CASES || rarest_pair() >= 10);
+    assert_true(test_env("ATTN_TEST_CASE", -1) >= 0 || test_count(CASES) < CASES ||
+                rarest_pair() >= 10);
 }
 
 static int make_context(void **state)

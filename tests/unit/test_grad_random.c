@@ -15,17 +15,15 @@
 
 #define PROGRAM "test_grad_random"
 
-enum { CASES = 2000, MAX_FAILURES = 10, THREADS = 3 };
-
-static attn_context *contexts[THREADS];
+enum { CASES = 2000 };
 
 static bool one_case(uint64_t seed, int64_t index)
 {
     grad_case c;
-    char what[1024] = "", text[400] = "";
+    char text[400] = "";
     test_running(PROGRAM, seed, index);
     grad_case_make(&c, CASE_GRADIENT, seed, index, -1);
-    attn_status status = grad_case_run(&c, contexts[index % THREADS]);
+    attn_status status = grad_case_run(&c, test_contexts[index % TEST_CONTEXTS]);
     bool ok = status == ATTN_OK;
     if (!ok) {
         snprintf(text, sizeof text, "status %s: %s", attn_status_string(status), attn_last_error());
@@ -33,9 +31,7 @@ static bool one_case(uint64_t seed, int64_t index)
         ok = grad_case_check(&c, text, sizeof text);
     }
     if (!ok) {
-        sdpa_case_describe(&c.forward, what, sizeof what);
-        print_message("case %lld: %s\n  %s\n  repeat with: %s\n", (long long)index, text, what,
-                      test_repro());
+        sdpa_case_report(&c.forward, index, text);
     }
     grad_case_free(&c);
     return ok;
@@ -44,18 +40,7 @@ static bool one_case(uint64_t seed, int64_t index)
 static void random_combinations_match_the_oracle(void **state)
 {
     (void)state;
-    uint64_t seed = test_seed();
-    int64_t only = test_env("ATTN_TEST_CASE", -1);
-    int failures = 0;
-    if (only >= 0) {
-        assert_true(one_case(seed, only));
-        return;
-    }
-    int64_t count = test_count(CASES);
-    print_message("%lld cases, seed %llu\n", (long long)count, (unsigned long long)seed);
-    for (int64_t index = 0; index < count && failures < MAX_FAILURES; index++) {
-        failures += !one_case(seed, index);
-    }
+    int failures = test_cases(CASES, one_case);
     print_message("largest error: %.2f of its bound\n", grad_largest_share());
     assert_int_equal(failures, 0);
 }
@@ -95,29 +80,12 @@ static void threads_do_not_change_bits(void **state)
     }
 }
 
-static int make_contexts(void **state)
-{
-    (void)state;
-    for (int n = 0; n < THREADS; n++) {
-        contexts[n] = test_context(n + 1);
-    }
-    return 0;
-}
-
-static int free_contexts(void **state)
-{
-    (void)state;
-    for (int n = 0; n < THREADS; n++) {
-        attn_context_destroy(contexts[n]);
-    }
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_combinations_match_the_oracle),
         cmocka_unit_test(threads_do_not_change_bits),
     };
-    return cmocka_run_group_tests_name("grad random", tests, make_contexts, free_contexts);
+    return cmocka_run_group_tests_name("grad random", tests, test_contexts_make,
+                                       test_contexts_free);
 }

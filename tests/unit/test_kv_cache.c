@@ -136,8 +136,8 @@ static void a_full_cache_refuses_all_or_nothing(void **state)
     attn_view k3 = rows(&p.k.view, 4, 3);
     attn_view v3 = rows(&p.v.view, 4, 3);
     assert_int_equal(attn_kv_cache_append(cache, &k3, &v3, NULL), ATTN_ERR_CAPACITY);
-    assert_true(error_says("sequence 0") && error_says("8 of 10") && error_says("3 more") &&
-                error_says("2 fit"));
+    assert_true(error_has("sequence 0") && error_has("8 of 10") && error_has("3 more") &&
+                error_has("2 fit"));
     assert_int_equal(attn_kv_cache_length(cache, 0), 8);
     assert_int_equal(attn_kv_cache_length(cache, 1), 3);
     const int64_t fits[2] = {2, 3};
@@ -146,7 +146,7 @@ static void a_full_cache_refuses_all_or_nothing(void **state)
     assert_int_equal(attn_kv_cache_bytes_used(cache), 16 * 8 * sizeof(float));
     const int64_t bad[2] = {0, 4};
     assert_int_equal(attn_kv_cache_append(cache, &k3, &v3, bad), ATTN_ERR_ARGUMENT);
-    assert_true(error_says("counts[1]"));
+    assert_true(error_has("counts[1]"));
     attn_kv_cache_destroy(cache);
     drop(&p);
     attn_context_destroy(context);
@@ -167,7 +167,7 @@ static void one_sequence_grows_alone(void **state)
     assert_true(held(&kv, &kv.k, 1, 1, 4, 3) == view_get(&p.k.view, 0, 1, 4, 3));
     assert_int_equal(attn_kv_cache_append_one(cache, 3, &p.k.view, &p.v.view), ATTN_ERR_ARGUMENT);
     assert_int_equal(attn_kv_cache_append_one(cache, 1, &p.k.view, &p.v.view), ATTN_ERR_CAPACITY);
-    assert_true(error_says("sequence 1"));
+    assert_true(error_has("sequence 1"));
     attn_kv_cache_reset(cache);
     assert_int_equal(attn_kv_cache_length(cache, 1), 0);
     assert_int_equal(attn_kv_cache_bytes_used(cache), 0);
@@ -206,7 +206,7 @@ static void a_ring_keeps_what_its_window_needs(void **state)
             char number[32];
             snprintf(number, sizeof number, "at most %d", (int)most);
             assert_int_equal(attn_kv_cache_append(cache, &k, &v, NULL), ATTN_ERR_CAPACITY);
-            assert_true(error_says(number));
+            assert_true(error_has(number));
             attn_kv_cache_destroy(cache);
         }
     }
@@ -239,7 +239,7 @@ static void truncation_forgets_and_a_ring_knows_its_limit(void **state)
         append(ring, &p.k.view, &p.v.view, n, 1);
     }
     assert_int_equal(attn_kv_cache_truncate(ring, 0, 6), ATTN_ERR_CAPACITY);
-    assert_true(error_says("to 6") && error_says("from position 3") && error_says("from 4"));
+    assert_true(error_has("to 6") && error_has("from position 3") && error_has("from 4"));
     assert_int_equal(attn_kv_cache_position(ring, 0), 10);
     assert_int_equal(attn_kv_cache_truncate(ring, 0, 10), ATTN_OK);
     assert_int_equal(attn_kv_cache_truncate(ring, 0, 7), ATTN_OK);
@@ -385,7 +385,7 @@ static void fails(attn_context *context, attn_kv_cache_options o, attn_status st
     attn_kv_cache *cache = (void *)&o;
     assert_int_equal(attn_kv_cache_create(context, &o, &cache), status);
     assert_null(cache);
-    assert_true(error_says(word));
+    assert_true(error_has(word));
 }
 
 static void *small_alloc(void *user, size_t size, size_t alignment)

@@ -140,10 +140,10 @@ static void padding_masks_are_per_sequence(void **state)
     assert_int_equal(attn_mask_padding(&m, lengths, 3), ATTN_OK);
     check(&m, padded);
     assert_int_equal(attn_mask_padding(&m, lengths, 2), ATTN_ERR_SHAPE);
-    assert_true(error_says("batch=2"));
+    assert_true(error_has("batch=2"));
     assert_int_equal(attn_mask_padding(&m, NULL, 3), ATTN_ERR_ARGUMENT);
     assert_int_equal(attn_mask_padding(&m, (const int64_t[]){1, 6, 0}, 3), ATTN_ERR_ARGUMENT);
-    assert_true(error_says("lengths[1]"));
+    assert_true(error_has("lengths[1]"));
     m.ndim = 3;
     assert_int_equal(attn_mask_padding(&m, lengths, 3), ATTN_ERR_SHAPE);
 }
@@ -216,7 +216,7 @@ static void bad_masks_are_refused(void **state)
     assert_int_equal(attn_mask_causal(NULL, ATTN_CAUSAL_NONE), ATTN_ERR_ARGUMENT);
     assert_int_equal(attn_mask_causal(&m, (attn_causal)3), ATTN_ERR_ARGUMENT);
     assert_int_equal(attn_mask_sliding(&m, ATTN_CAUSAL_NONE, -2, 0), ATTN_ERR_ARGUMENT);
-    assert_true(error_says("left"));
+    assert_true(error_has("left"));
     m.stride[0] = 0; /* rows would share memory */
     assert_int_equal(attn_mask_causal(&m, ATTN_CAUSAL_NONE), ATTN_ERR_SHAPE);
     m.stride[0] = 4;

@@ -478,7 +478,7 @@ static void a_call_that_fails_leaves_the_cache_alone(void **state)
     uint64_t nan = array_hash(&out);
     assert_int_equal(attn_multihead_forward(l.context, l.layer, &o, &x.view, NULL, NULL, &out.view),
                      ATTN_ERR_CAPACITY);
-    assert_true(error_says("4 of 6"));
+    assert_true(error_has("4 of 6"));
     o.has_window = true;
     o.window_left = -7; /* found only by attention, after the append */
     attn_view one = rows(&x.view, 0, 1);
@@ -491,7 +491,7 @@ static void a_call_that_fails_leaves_the_cache_alone(void **state)
     o.causal = ATTN_CAUSAL_TOP_LEFT;
     assert_int_equal(attn_multihead_forward(l.context, l.layer, &o, &one, NULL, NULL, &out_one),
                      ATTN_ERR_ARGUMENT);
-    assert_true(error_says("top-left"));
+    assert_true(error_has("top-left"));
     assert_true(array_hash(&out) == nan);
     attn_kv_cache_destroy(o.cache);
     array_free(&x);
@@ -577,16 +577,16 @@ static void a_parameter_that_is_set_is_used(void **state)
     forward(&l, &f, &vx, NULL, NULL, &vy);
     assert_memory_equal(y, x, 4 * sizeof *y); /* the first row sees itself alone */
     assert_int_equal(attn_multihead_set_parameter(l.layer, "q_proj.weight", &bias), ATTN_ERR_SHAPE);
-    assert_true(error_says("[out=4, in=4]"));
+    assert_true(error_has("[out=4, in=4]"));
     assert_int_equal(attn_multihead_set_parameter(l.layer, "w_q", &weight), ATTN_ERR_ARGUMENT);
-    assert_true(error_says("q_proj.weight"));
+    assert_true(error_has("q_proj.weight"));
     layer_free(&l);
     o.no_bias = true;
     l = layer_make(o, 1);
     assert_int_equal(attn_multihead_parameter_count(l.layer), 4);
     assert_string_equal(attn_multihead_parameter_name(l.layer, 3), "out_proj.weight");
     assert_int_equal(attn_multihead_parameter(l.layer, "q_proj.bias", &after), ATTN_ERR_ARGUMENT);
-    assert_true(error_says("no_bias"));
+    assert_true(error_has("no_bias"));
     layer_free(&l);
 }
 
@@ -596,7 +596,7 @@ static void refused(attn_multihead_options o, attn_status status, const char *wo
     attn_multihead *layer = (void *)&o;
     assert_int_equal(attn_multihead_create(context, &o, &layer), status);
     assert_null(layer);
-    assert_true(error_says(word));
+    assert_true(error_has(word));
     attn_context_destroy(context);
 }
 
@@ -637,7 +637,7 @@ static void bad_calls_are_refused_in_words(void **state)
     do {                                                                                           \
         assert_int_equal(                                                                          \
             attn_multihead_forward(l.context, l.layer, &o, query, key, value, &out.view), status); \
-        assert_true(error_says(word));                                                             \
+        assert_true(error_has(word));                                                              \
     } while (0)
     REFUSED(ATTN_ERR_SHAPE, "embed_dim is 32", &bad, NULL, NULL);
     REFUSED(ATTN_ERR_SHAPE, "kdim is 32", &x.view, &bad, NULL);

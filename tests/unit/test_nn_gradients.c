@@ -13,8 +13,6 @@
 
 enum { BATCH = 2, LEN = 5, DIM = 12, LEN_K = 7, KV_DIM = 9 };
 
-static attn_context *context;
-
 static attn_nn_options f64_options(void)
 {
     attn_nn_options options = attn_nn_options_init();
@@ -351,20 +349,6 @@ static void test_lora(void **unused)
     }
 }
 
-static int setup(void **unused)
-{
-    (void)unused;
-    context = nn_context(2);
-    return 0;
-}
-
-static int teardown(void **unused)
-{
-    (void)unused;
-    attn_context_destroy(context);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -373,5 +357,5 @@ int main(void)
         cmocka_unit_test(test_block),     cmocka_unit_test(test_gpt),
         cmocka_unit_test(test_bert),      cmocka_unit_test(test_lora),
     };
-    return cmocka_run_group_tests_name("gradients of layers", tests, setup, teardown);
+    return cmocka_run_group_tests_name("gradients of layers", tests, nn_start, nn_stop);
 }

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static attn_context *context;
 static attn_tape *tape;
 
 static void near(double got, double wanted, double tolerance, const char *what)
@@ -277,7 +276,7 @@ static void test_errors(void **unused)
 static int setup(void **unused)
 {
     (void)unused;
-    context = nn_context(2);
+    nn_start(unused);
     nn_ok(attn_tape_create(context, &tape), "tape");
     return 0;
 }

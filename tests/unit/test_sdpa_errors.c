@@ -118,7 +118,7 @@ static void head_dims_that_differ_suggest_a_transposed_k(void **state)
     fixture f = small();
     f.k.view.shape[3] = 5;
     fixture_fails(&f, ATTN_ERR_SHAPE, "k: head dim 5 does not match q's 8");
-    assert_true(error_says("transpose"));
+    assert_true(error_has("transpose"));
     fixture_free(&f);
 }
 

@@ -15,9 +15,7 @@
 
 #define PROGRAM "test_sdpa_random"
 
-enum { CASES = 6000, MAX_FAILURES = 10, THREADS = 3 };
-
-static attn_context *contexts[THREADS];
+enum { CASES = 6000 };
 
 /* Every tenth call computes in the caller's scratch: exactly as much as the plan tells, fenced. */
 static attn_status run_in_own_scratch(sdpa_case *c, attn_context *context)
@@ -39,11 +37,10 @@ static attn_status run_in_own_scratch(sdpa_case *c, attn_context *context)
 static bool one_case(uint64_t seed, int64_t index)
 {
     sdpa_case c;
-    char what[1024] = "";
     char text[400] = "";
     test_running(PROGRAM, seed, index);
     sdpa_case_make(&c, CASE_FORWARD, seed, index, -1);
-    attn_context *context = contexts[index % THREADS];
+    attn_context *context = test_contexts[index % TEST_CONTEXTS];
     attn_status status = index % 10 == 9 && !(c.have & CASE_CACHED)
                              ? run_in_own_scratch(&c, context)
                              : sdpa_case_run(&c, context);
@@ -54,9 +51,7 @@ static bool one_case(uint64_t seed, int64_t index)
         ok = sdpa_case_check(&c, text, sizeof text);
     }
     if (!ok) {
-        sdpa_case_describe(&c, what, sizeof what);
-        print_message("case %lld: %s\n  %s\n  repeat with: %s\n", (long long)index, text, what,
-                      test_repro());
+        sdpa_case_report(&c, index, text);
     }
     sdpa_case_free(&c);
     return ok;
@@ -65,42 +60,14 @@ static bool one_case(uint64_t seed, int64_t index)
 static void random_combinations_match_the_oracle(void **state)
 {
     (void)state;
-    uint64_t seed = test_seed();
-    int64_t only = test_env("ATTN_TEST_CASE", -1);
-    int failures = 0;
-    if (only >= 0) {
-        assert_true(one_case(seed, only));
-        return;
-    }
-    int64_t count = test_count(CASES);
-    print_message("%lld cases, seed %llu\n", (long long)count, (unsigned long long)seed);
-    for (int64_t index = 0; index < count && failures < MAX_FAILURES; index++) {
-        failures += !one_case(seed, index);
-    }
+    int failures = test_cases(CASES, one_case);
     print_message("largest error: %.2f of its bound\n", oracle_largest_share());
     assert_int_equal(failures, 0);
-}
-
-static int make_contexts(void **state)
-{
-    (void)state;
-    for (int n = 0; n < THREADS; n++) {
-        contexts[n] = test_context(n + 1);
-    }
-    return 0;
-}
-
-static int free_contexts(void **state)
-{
-    (void)state;
-    for (int n = 0; n < THREADS; n++) {
-        attn_context_destroy(contexts[n]);
-    }
-    return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(random_combinations_match_the_oracle)};
-    return cmocka_run_group_tests_name("sdpa random", tests, make_contexts, free_contexts);
+    return cmocka_run_group_tests_name("sdpa random", tests, test_contexts_make,
+                                       test_contexts_free);
 }

@@ -3,7 +3,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -60,4 +60,45 @@ void tiny_ids(uint64_t seed, int32_t *ids, int64_t count)
     for (int64_t i = 0; i < count; i++) {
         ids[i] = (int32_t)(3 + tiny_random(&state, 297));
     }
+}
+
+float *tiny_floats(const attn_gguf *file, const attn_gguf_tensor *t, bool halves)
+{
+    attn_model_config c;
+    expect_ok(attn_model_config_read(file, &c));
+    int64_t n = t->dims[0] * t->dims[1];
+    float *values = malloc((size_t)n * sizeof *values);
+    assert_non_null(values);
+    expect_ok(attn_gguf_dequantize(t, values, n));
+    bool q = strstr(t->name, "attn_q") != NULL, k = strstr(t->name, "attn_k") != NULL;
+    if (halves && (q || k)) {
+        float *other = malloc((size_t)n * sizeof *other);
+        assert_non_null(other);
+        expect_ok(attn_rope_reorder(values, q ? c.heads_q : c.heads_kv, c.head_dim, c.rope_dims,
+                                    t->dims[0], ATTN_ROPE_INTERLEAVED, other));
+        free(values);
+        values = other;
+    }
+    return values;
+}
+
+float *tiny_logits(attn_context *context, const attn_gguf *file)
+{
+    attn_model_options options = attn_model_options_init();
+    attn_session_options s = attn_session_options_init();
+    attn_model *model;
+    attn_session *session;
+    int32_t ids[TINY_TOKENS];
+    options.activations = ATTN_ACTIVATIONS_F32;
+    expect_ok(attn_model_load(context, file, &options, &model));
+    s.context = TINY_TOKENS;
+    expect_ok(attn_session_create(context, model, &s, &session));
+    int64_t vocab = attn_model_get_config(model)->vocab;
+    float *logits = malloc((size_t)(TINY_TOKENS * vocab) * sizeof *logits);
+    assert_non_null(logits);
+    tiny_ids(5, ids, TINY_TOKENS);
+    expect_ok(attn_session_eval(session, ids, TINY_TOKENS, true, logits));
+    attn_session_destroy(session);
+    attn_model_destroy(model);
+    return logits;
 }

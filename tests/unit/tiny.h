@@ -27,6 +27,14 @@ attn_session *tiny_session(const tiny *t, int64_t context, int64_t window, int64
 /* ids[count] of a fixed sequence of ordinary tokens. */
 void tiny_ids(uint64_t seed, int32_t *ids, int64_t count);
 
+/* A tensor's floats, q and k in the order for halves where wanted; malloc'd. */
+float *tiny_floats(const attn_gguf *file, const attn_gguf_tensor *t, bool halves);
+
+enum { TINY_TOKENS = 24 };
+
+/* logits[TINY_TOKENS · vocab] of a fixed text, in f32 arithmetic; malloc'd. */
+float *tiny_logits(attn_context *context, const attn_gguf *file);
+
 /* xorshift64*: [0, n) */
 uint64_t tiny_random(uint64_t *state, uint64_t n);
 
