@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 static int write_error; /* errno of the first failed write to standard output */
 
@@ -45,9 +46,19 @@ bool cli_write(const char *text, size_t size)
         return false;
     }
     errno = 0;
-    if ((size > 0 && fwrite(text, 1, size, stdout) != size) || fflush(stdout) != 0) {
+    if (fflush(stdout) != 0) {
         write_error = errno ? errno : EIO;
         return false;
+    }
+    /* Past stdio, which cannot go on where a signal stopped it: the first Ctrl-C loses nothing of what is said. */
+    while (size > 0) {
+        ssize_t n = write(STDOUT_FILENO, text, size);
+        if (n < 0 && errno != EINTR) {
+            write_error = errno;
+            return false;
+        }
+        text += n > 0 ? n : 0;
+        size -= n > 0 ? (size_t)n : 0;
     }
     return true;
 }

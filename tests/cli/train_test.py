@@ -183,6 +183,19 @@ class Resuming(Case):
         self.assertEqual(tensors(other)[0], wanted)
         self.assertEqual(events(whole)[-1]["val_loss"], events(rest)[-1]["val_loss"])
 
+    def test_ctrl_c_while_nobody_reads(self):
+        """Standard output is a full pipe when the signal comes: nothing of it is lost, and the run is saved."""
+        run = subprocess.Popen([ATTN, "train", "--data", str(self.text), "--out", str(self.out), *SMALL, "--context", "8", "--steps", "1000000",
+                                "--eval-every", "0", "--log-every", "1", "--json"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(1.5)
+        run.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        output, error = run.communicate(timeout=60)
+        self.assertEqual((run.returncode, error), (130, b""))
+        end = events(output)[-1]
+        self.assertEqual((end["event"], end["reason"]), ("end", "interrupted"))
+        self.assertEqual(tensors(self.out)[1]["attn.trainer.step"], str(max(losses(output))))
+
     def test_what_is_no_checkpoint(self):
         self.fails(self.train("--resume"), 1, str(self.out))
         for content in b"", b"hello\n" * 50, struct.pack("<Q", 2) + b"{}":
