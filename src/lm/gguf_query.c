@@ -6,6 +6,7 @@
 #include <attn/linear.h>
 
 #include "lm/gguf_cursor.h"
+#include "lm/name_index.h"
 
 /* Block sizes of the types whose layout is settled; `weight` is 0 for those that cannot be
  * dequantised here. */
@@ -107,23 +108,17 @@ const attn_gguf_tensor *attn_gguf_tensor_at(const attn_gguf *file, int64_t index
     return index >= 0 && index < attn_gguf_tensor_count(file) ? &file->tensors[index] : NULL;
 }
 
+static const char *tensor_name(const void *file, uint32_t index)
+{
+    return ((const attn_gguf *)file)->tensors[index].name;
+}
+
 const attn_gguf_tensor *attn_gguf_find(const attn_gguf *file, const char *name)
 {
-    size_t low = 0, high = file && name ? file->tensor_count : 0;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        const attn_gguf_tensor *t = &file->tensors[file->tensor_order[middle]];
-        int order = strcmp(t->name, name);
-        if (order == 0) {
-            return t;
-        }
-        if (order < 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return NULL;
+    int64_t index = file && name ? name_index_find(file->tensor_order, file->tensor_count,
+                                                   tensor_name, file, name)
+                                 : -1;
+    return index < 0 ? NULL : &file->tensors[index];
 }
 
 int64_t attn_gguf_key_count(const attn_gguf *file)
@@ -142,23 +137,16 @@ const char *attn_gguf_key_at(const attn_gguf *file, int64_t index, attn_gguf_typ
     return file->pairs[index].key;
 }
 
+static const char *pair_key(const void *file, uint32_t index)
+{
+    return ((const attn_gguf *)file)->pairs[index].key;
+}
+
 const gguf_pair *gguf_pair_find(const attn_gguf *file, const char *key)
 {
-    size_t low = 0, high = file && key ? file->pair_count : 0;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        const gguf_pair *pair = &file->pairs[file->pair_order[middle]];
-        int order = strcmp(pair->key, key);
-        if (order == 0) {
-            return pair;
-        }
-        if (order < 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return NULL;
+    int64_t index =
+        file && key ? name_index_find(file->pair_order, file->pair_count, pair_key, file, key) : -1;
+    return index < 0 ? NULL : &file->pairs[index];
 }
 
 /* The integer of type `type` at p, where an int64_t holds it. */

@@ -1,15 +1,12 @@
 /* Opening, closing, look-ups and values; the header is read by safetensors_parse.c. */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <attn/linear.h>
 
+#include "lm/map_file.h"
+#include "lm/name_index.h"
 #include "lm/safetensors_file.h"
 
 static const struct {
@@ -74,43 +71,11 @@ attn_safetensors_dtype attn_safetensors_dtype_of(attn_dtype dtype)
 
 /* ---- opening ---- */
 
-static attn_status map_file(attn_safetensors *file, int fd)
-{
-    struct stat info;
-    if (fstat(fd, &info) != 0) {
-        return attn_fail(ATTN_ERR_IO, "%s: cannot tell its size: %s", file->path, strerror(errno));
-    }
-    if (!S_ISREG(info.st_mode)) {
-        return attn_fail(ATTN_ERR_IO,
-                         "%s: not a regular file; give the path of a .safetensors file",
-                         file->path);
-    }
-    if (info.st_size < SAFETENSORS_PREFIX + 2) {
-        return attn_fail(ATTN_ERR_FORMAT,
-                         "%s: %lld bytes are too few for a safetensors file, whose empty header "
-                         "alone has %d",
-                         file->path, (long long)info.st_size, SAFETENSORS_PREFIX + 2);
-    }
-    void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED) {
-        return attn_fail(errno == ENOMEM ? ATTN_ERR_NO_MEMORY : ATTN_ERR_IO,
-                         "%s: cannot map %lld bytes: %s", file->path, (long long)info.st_size,
-                         strerror(errno));
-    }
-    file->map = map;
-    file->size = (size_t)info.st_size;
-    return ATTN_OK;
-}
-
 static attn_status open_and_parse(attn_safetensors *file)
 {
-    /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
-    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        return attn_fail(ATTN_ERR_IO, "%s: cannot open: %s", file->path, strerror(errno));
-    }
-    attn_status status = map_file(file, fd);
-    close(fd);
+    static const map_kind kind = {
+        ".safetensors", "a safetensors file, whose empty header alone has", SAFETENSORS_PREFIX + 2};
+    attn_status status = map_file(file->path, &kind, &file->map, &file->size);
     return status == ATTN_OK ? safetensors_parse(file) : status;
 }
 
@@ -150,9 +115,7 @@ void attn_safetensors_close(attn_safetensors *file)
     free(file->tensors);
     free(file->order);
     free(file->metadata);
-    if (file->map) {
-        munmap((void *)(uintptr_t)file->map, file->size);
-    }
+    unmap_file(file->map, file->size);
     free(file->path);
     free(file);
 }
@@ -179,23 +142,16 @@ const attn_safetensor *attn_safetensors_at(const attn_safetensors *file, int64_t
     return index >= 0 && index < attn_safetensors_count(file) ? &file->tensors[index] : NULL;
 }
 
+static const char *name_at(const void *file, uint32_t index)
+{
+    return ((const attn_safetensors *)file)->tensors[index].name;
+}
+
 const attn_safetensor *attn_safetensors_find(const attn_safetensors *file, const char *name)
 {
-    size_t low = 0, high = file && name ? file->count : 0;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        const attn_safetensor *t = &file->tensors[file->order[middle]];
-        int order = strcmp(t->name, name);
-        if (order == 0) {
-            return t;
-        }
-        if (order < 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return NULL;
+    int64_t index =
+        file && name ? name_index_find(file->order, file->count, name_at, file, name) : -1;
+    return index < 0 ? NULL : &file->tensors[index];
 }
 
 int64_t attn_safetensors_metadata_count(const attn_safetensors *file)
