@@ -11,41 +11,23 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
 
-ROOT = pathlib.Path(os.environ.get("ATTN_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
-ATTN = os.environ.get("ATTN_PROGRAM", str(ROOT / "build/bin/attn"))
-PATIENCE = int(os.environ.get("ATTN_TEST_PATIENCE", "1"))  # sanitizers are slow
-TINY = str(ROOT / "tests/golden/tiny.gguf")
-CACHE = pathlib.Path(os.environ.get("ATTN_CACHE") or pathlib.Path.home() / ".cache/attn")
-SMOLLM2 = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
+from program import ATTN, PATIENCE, SMOLLM2, TINY, attn, Case as ProgramCase
+
 needs_smollm2 = unittest.skipUnless(SMOLLM2.exists(), "needs the model: attn fetch smollm2-135m-instruct")
-
-
-def attn(*words, stdin=b"", **more):
-    return subprocess.run([ATTN, *words], input=stdin, capture_output=True, timeout=240 * PATIENCE, **more)
 
 
 def tiny(*words, **more):
     return attn("generate", "--model", TINY, *words, **more)
 
 
-class Case(unittest.TestCase):
-    def succeeds(self, done):
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout
-
+class Case(ProgramCase):
     def fails(self, done, code, *parts):
-        """`code`, nothing on standard output, and one sentence with `parts` on standard error."""
-        error = done.stderr.decode()
-        self.assertEqual(done.returncode, code, error)
-        self.assertEqual(error.count("\n"), 1, error)
-        self.assertTrue(error.startswith("attn"), error)
-        for part in parts:
-            self.assertIn(part, error)
+        """And nothing on standard output."""
+        super().fails(done, code, *parts)
         self.assertEqual(done.stdout, b"")
 
 

@@ -15,10 +15,9 @@ import time
 import unittest
 import zlib
 
-ROOT = pathlib.Path(os.environ.get("ATTN_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
-ATTN = os.environ.get("ATTN_PROGRAM", str(ROOT / "build/bin/attn"))
+from program import ATTN, CACHE
+
 FRACTION = max(1, int(os.environ.get("ATTN_TEST_FRACTION", "1")))
-CACHE = pathlib.Path(os.environ.get("ATTN_CACHE") or pathlib.Path.home() / ".cache/attn")
 MEMBER = "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
 ASCII, UTF8, LATIN1 = 0x40009, 0x8009, 0x4009
 

@@ -8,7 +8,6 @@ import math
 import os
 import pathlib
 import random
-import re
 import resource
 import shutil
 import signal
@@ -19,11 +18,9 @@ import tempfile
 import time
 import unittest
 
-ROOT = pathlib.Path(os.environ.get("ATTN_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
-ATTN = os.environ.get("ATTN_PROGRAM", str(ROOT / "build/bin/attn"))
-TINY = str(ROOT / "tests/golden/tiny.gguf")
-CACHE = pathlib.Path(os.environ.get("ATTN_CACHE") or pathlib.Path.home() / ".cache/attn")
-SMOLLM2 = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
+import program
+from program import ATTN, ROOT, SMOLLM2, TINY
+
 FULL = len(sys.argv) > 1 and sys.argv[1] == "--full"
 full_only = unittest.skipUnless(FULL, "long: train_test.py --full")
 
@@ -31,7 +28,7 @@ SMALL = ["--layers", "1", "--dim", "32", "--heads", "2", "--context", "32", "--b
 
 
 def attn(*words, **more):
-    return subprocess.run([ATTN, *map(str, words)], stdin=subprocess.DEVNULL, capture_output=True, timeout=1200, **more)
+    return program.attn(*words, timeout=1200, **more)
 
 
 def events(output):
@@ -51,7 +48,7 @@ def tensors(path):
     return {name: data[8 + size + t["data_offsets"][0]:8 + size + t["data_offsets"][1]] for name, t in header.items()}, metadata
 
 
-class Case(unittest.TestCase):
+class Case(program.Case):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
@@ -61,19 +58,6 @@ class Case(unittest.TestCase):
 
     def train(self, *words, **more):
         return attn("train", "--data", self.text, "--out", self.out, *words, **more)
-
-    def succeeds(self, done):
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout
-
-    def fails(self, done, code, *parts):
-        """`code`, and one sentence with `parts` on standard error."""
-        error = done.stderr.decode()
-        self.assertEqual(done.returncode, code, error)
-        self.assertEqual(error.count("\n"), 1, error)
-        self.assertTrue(error.startswith("attn"), error)
-        for part in parts:
-            self.assertIn(part, error)
 
     def same(self, whole, parts):
         """Loss, rate and norm of every step; the validation loss where Ctrl-C did not come between."""

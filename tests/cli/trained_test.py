@@ -9,21 +9,17 @@ import os
 import pathlib
 import random
 import struct
-import subprocess
 import tempfile
 import unittest
 
-ROOT = pathlib.Path(os.environ.get("ATTN_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
-ATTN = os.environ.get("ATTN_PROGRAM", str(ROOT / "build/bin/attn"))
-TINY = ROOT / "tests/golden/tiny.gguf"
+import program
+from program import attn
+
+TINY = pathlib.Path(program.TINY)
 CHARACTERS = "\n abcdeé"
 END = "<|endoftext|>"
 LAYERS, DIM, HEADS, KV, HEAD, FFN, CONTEXT, THETA, EPS = 2, 12, 3, 1, 4, 10, 64, 1000.0, 1e-5
 VOCAB = len(CHARACTERS) + 1
-
-
-def attn(*words, **more):
-    return subprocess.run([ATTN, *map(str, words)], capture_output=True, timeout=240, **more)
 
 
 def alphabet(text):
@@ -133,7 +129,7 @@ def logprobs(w, ids):
     return [v - total for v in logits]
 
 
-class Trained(unittest.TestCase):
+class Trained(program.Case):
     def setUp(self):
         self.temporary = tempfile.TemporaryDirectory()
         self.addCleanup(self.temporary.cleanup)
@@ -147,16 +143,11 @@ class Trained(unittest.TestCase):
               {"format": "pt", "attn.config": json.dumps(config(**more)), "attn.tokenizer": json.dumps(tokenizer())})
 
     def json(self, *words):
-        done = attn(*words, "--json")
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return json.loads(done.stdout)
+        return json.loads(self.succeeds(attn(*words, "--json")))
 
     def fails(self, done, *parts):
-        self.assertEqual((done.returncode, done.stdout), (1, b""), done.stderr)
-        text = done.stderr.decode()
-        self.assertEqual(text.count("\n"), 1, text)
-        for part in parts:
-            self.assertIn(part, text)
+        super().fails(done, 1, *parts)
+        self.assertEqual(done.stdout, b"")
 
     def test_generate_is_the_formula(self):
         prompt = "bad\ncé de"

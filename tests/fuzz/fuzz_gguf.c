@@ -3,37 +3,23 @@
  * can be walked; a tokenizer made from it survives encoding. Run: ./dev fuzz
  */
 #define _GNU_SOURCE
+#include "memory_file.h"
+
 #include <attn/lm.h>
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #define MAX_VALUES \
     4096 /* floats dequantised per tensor, tokens encoded: enough to touch everything */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* The reader takes a path; /proc gives one to memory. */
-static attn_status open_bytes(const uint8_t *data, size_t size, attn_gguf **file)
+static attn_status open_bytes(const uint8_t *data, size_t size, attn_gguf **opened)
 {
-    const int fd = memfd_create("fuzz.gguf", 0);
-    if (fd < 0) {
-        abort();
-    }
-    for (size_t done = 0; done < size;) {
-        const ssize_t n = write(fd, data + done, size - done);
-        if (n <= 0) {
-            abort();
-        }
-        done += (size_t)n;
-    }
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    const attn_status status = attn_gguf_open(path, file);
-    close(fd);
+    const memory_file file = memory_file_of(data, size);
+    const attn_status status = attn_gguf_open(file.path, opened);
+    close(file.fd);
     return status;
 }
 

@@ -3,13 +3,13 @@
  * be walked, and which written again and opened is the same; as a model it is opened too. Run: ./dev fuzz
  */
 #define _GNU_SOURCE
+#include "memory_file.h"
+
 #include <attn/lm.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #define MAX_VALUES 4096
 #define MAX_ITEMS  64
@@ -39,25 +39,12 @@ static void open_model(const char *path)
     attn_gguf_close(file);
 }
 
-/* The reader takes a path; /proc gives one to memory. */
-static attn_status open_bytes(const uint8_t *data, size_t size, attn_safetensors **file)
+static attn_status open_bytes(const uint8_t *data, size_t size, attn_safetensors **opened)
 {
-    const int fd = memfd_create("fuzz.safetensors", 0);
-    if (fd < 0) {
-        abort();
-    }
-    for (size_t done = 0; done < size;) {
-        const ssize_t n = write(fd, data + done, size - done);
-        if (n <= 0) {
-            abort();
-        }
-        done += (size_t)n;
-    }
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    const attn_status status = attn_safetensors_open(path, file);
-    open_model(path);
-    close(fd);
+    const memory_file file = memory_file_of(data, size);
+    const attn_status status = attn_safetensors_open(file.path, opened);
+    open_model(file.path);
+    close(file.fd);
     return status;
 }
 
