@@ -188,7 +188,7 @@ typedef struct train_plan {
 } train_plan;
 
 /**
- * Predicts from two small models of the same width, one and two layers deep, which take one step each: time and memory grow linearly with layers.
+ * Predicts from two small models of the same width, one and a few layers deep, which take some steps each: time and memory grow linearly with layers.
  * `base_bytes`: what else will be in memory, besides the text.
  */
 attn_status train_plan_make(const train_run *run, const attn_gpt_options *model, double base_bytes,

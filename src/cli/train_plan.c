@@ -1,6 +1,6 @@
 /**
  * cli/train_plan.c: how long a run will take and how much memory, measured on small models of the same width: blocks are all alike, so time
- * and memory of one and of two of them tell those of any number.
+ * and memory of one and of a few of them tell those of any number.
  */
 #define _GNU_SOURCE
 #include "train.h"
@@ -29,7 +29,7 @@ static attn_status run_trial(const train_run *run, attn_module *gpt, trial *t)
         attn_trainer_create(run->context, &o, gpt, run->text.tokens, run->text.count, &trainer);
     status = status ? status : attn_trainer_step(trainer, NULL);
     t->pass_seconds = INFINITY;
-    for (int i = 0; i < 2 && status == ATTN_OK; i++) {
+    for (int i = 0; i < 3 && status == ATTN_OK; i++) { /* the best: neighbours only slow down */
         double start = cli_now();
         status = attn_trainer_step(trainer, NULL);
         t->pass_seconds = fmin(t->pass_seconds, cli_now() - start);
@@ -60,28 +60,30 @@ static attn_status try_layers(const train_run *run, const attn_gpt_options *mode
     return s;
 }
 
-static double extrapolate(double one, double two, int64_t layers)
+static double extrapolate(double one, double few, int64_t depth, int64_t layers)
 {
-    double more = two > one ? two - one : 0; /* noise must not make depth free */
-    return one + more * (double)(layers - 1);
+    double more = few > one ? few - one : 0; /* noise must not make depth free */
+    return depth > 1 ? one + more * (double)(layers - 1) / (double)(depth - 1) : one;
 }
 
 attn_status train_plan_make(const train_run *run, const attn_gpt_options *model, double base_bytes,
                             train_plan *plan)
 {
-    enum { PROGRAM = 16 << 20 }; /* its code, the heap's edges, the report */
+    /* What the program takes besides; blocks of the deeper trial: beside a large vocabulary the time of one drowns in noise. */
+    enum { PROGRAM = 16 << 20, DEPTH = 6 };
     const train_settings *s = run->settings;
     const train_control *c = run->control;
-    trial one = {0}, two = {0};
+    trial one = {0}, few = {0};
+    int64_t depth = model->layers < DEPTH ? model->layers : DEPTH;
     attn_status status = try_layers(run, model, 1, &one);
-    status = status ? status : try_layers(run, model, 2, &two);
+    status = status ? status : try_layers(run, model, depth, &few);
     if (status != ATTN_OK) {
         return status;
     }
-    double pass = extrapolate(one.pass_seconds, two.pass_seconds, model->layers);
+    double pass = extrapolate(one.pass_seconds, few.pass_seconds, depth, model->layers);
     plan->step_seconds = pass * (double)s->accumulate;
-    plan->bytes = extrapolate(one.parameters, two.parameters, model->layers) +
-                  extrapolate(one.passes, two.passes, model->layers) + base_bytes + PROGRAM +
+    plan->bytes = extrapolate(one.parameters, few.parameters, depth, model->layers) +
+                  extrapolate(one.passes, few.passes, depth, model->layers) + base_bytes + PROGRAM +
                   (double)run->text.size + (double)run->text.count * sizeof(int32_t);
     /* Validation is the forward part of a step, about a third of its time a token. */
     double token = pass / (double)(s->batch * s->context) / 3;
