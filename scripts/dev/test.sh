@@ -115,7 +115,7 @@ if [ -n "$full" ]; then
     leave_out='house|install|learn|full'
 else
     fraction=10
-    leave_out='house|install|cli|learn|full'
+    leave_out='house|install|cli|files|learn|full'
 fi
 export ATTN_TEST_FRACTION=$fraction
 cap=${ATTN_ISA-}
