@@ -71,9 +71,9 @@ class Case(program.Case):
         """A run that gets Ctrl-C once it has said a step's line; its output."""
         run = subprocess.Popen([ATTN, "train", *map(str, words), "--json", "--log-every", "1"], stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        said = b""
+        said = []
         for line in run.stdout:
-            said += line
+            said.append(line)
             event = json.loads(line)
             if event["event"] == "step" and event["step"] >= step:
                 run.send_signal(signal.SIGINT)
@@ -83,7 +83,7 @@ class Case(program.Case):
         run.stderr.close()
         self.assertEqual(run.wait(timeout=60), 130, error)
         self.assertEqual(error, b"")
-        return said + rest
+        return b"".join([*said, rest])
 
 
 class Runs(Case):
@@ -218,7 +218,7 @@ class Resuming(Case):
 
     def kills(self, count, seconds):
         """SIGKILL at random moments; the checkpoint always loads, and the losses are those of an uninterrupted run."""
-        begin = ["--data", self.text, *SMALL, "--steps", 100000]
+        begin = ["--data", self.text, *SMALL, "--steps", 100000000]
         always = ["--out", self.out, "--eval-every", 0, "--save-every", "1s" if seconds > 1 else "0.05s", "--log-every", 1, "--json"]
         seen, draw = {}, random.Random(int(os.environ.get("ATTN_TEST_SEED", "1")))
         for number in range(count):
