@@ -16,7 +16,10 @@ attn_model_open_options attn_model_open_options_init(void)
     return options;
 }
 
-/* By the first bytes: a GGUF file says so, the header of a safetensors file begins at byte 8. */
+/*
+ * By the first bytes: a GGUF file says so, the header of a safetensors file begins at byte 8. The name decides about files that are
+ * neither, so that the reader that refuses them speaks of what they claim to be.
+ */
 static bool looks_like_safetensors(const char *path)
 {
     char bytes[9] = {0};
@@ -25,7 +28,12 @@ static bool looks_like_safetensors(const char *path)
     if (fd >= 0) {
         close(fd);
     }
-    return n == (ssize_t)sizeof bytes && memcmp(bytes, "GGUF", 4) != 0 && bytes[8] == '{';
+    if (n >= 4 && memcmp(bytes, "GGUF", 4) == 0) {
+        return false;
+    }
+    const char *suffix = strrchr(path, '.');
+    return (n == (ssize_t)sizeof bytes && bytes[8] == '{') ||
+           (suffix && strcmp(suffix, ".safetensors") == 0);
 }
 
 /* A GGUF file or a trained model; `from` is the latter, opened, or NULL. */
