@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "support.h"
 
+#include "draws.h"
+
 #include "oracle.h"
 
 #include <math.h>
@@ -70,9 +72,7 @@ uint64_t test_seed(void)
 
 int64_t test_count(int64_t count)
 {
-    int64_t fraction = test_env("ATTN_TEST_FRACTION", 1);
-    count /= fraction > 0 ? fraction : 1;
-    return count > 0 ? count : 1;
+    return fraction(count);
 }
 
 attn_context *test_context(int threads)
