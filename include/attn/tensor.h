@@ -234,7 +234,7 @@ ATTN_API attn_tensor *attn_tensor_detach(attn_tape *tape, attn_tensor *a);
 ATTN_API attn_tensor *attn_tensor_softmax(attn_tape *tape, attn_tensor *a, int dim);
 ATTN_API attn_tensor *attn_tensor_log_softmax(attn_tape *tape, attn_tensor *a, int dim);
 
-/** keepdim: the dimension stays with size 1, else it goes (a [n] becomes [1] either way). Summed in f64. */
+/** keepdim: the dimension stays with size 1, else it goes (a [n] becomes [1] either way). Summed in f64; the mean of nothing is NaN. */
 ATTN_API attn_tensor *attn_tensor_sum(attn_tape *tape, attn_tensor *a, int dim, bool keepdim);
 ATTN_API attn_tensor *attn_tensor_mean(attn_tape *tape, attn_tensor *a, int dim, bool keepdim);
 /** The gradient goes to the first of equal maxima; a NaN is the maximum of its row. */

@@ -138,7 +138,10 @@ bool attn_view_rows(const attn_view *v, attn_view *rows)
 {
     int last = v->ndim - 1;
     int64_t n = v->shape[last], count = attn_view_count(v);
-    int64_t shape[2] = {n > 0 ? count / n : 0, n};
+    int64_t shape[2] = {1, n};
+    for (int i = 0; i < last; i++) {
+        shape[0] *= v->shape[i];
+    }
     if (n != 1 && v->stride[last] != 1) {
         return count == 0 && attn_view_reshaped(v, 2, shape, rows);
     }

@@ -4,6 +4,7 @@
  */
 #include "tensor/tensor.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -194,7 +195,10 @@ attn_status attn_loop_sum(attn_tape *tape, const attn_view *src, const attn_view
         return ATTN_OK;
     }
     if (attn_view_count(src) == 0) {
-        return accumulate ? ATTN_OK : attn_loop_fill(tape->context, dst, 0.0);
+        /* A mean of nothing, whose factor is infinite, is no number. */
+        return accumulate
+                   ? ATTN_OK
+                   : attn_loop_fill(tape->context, dst, isfinite(factor) ? 0.0 : (double)NAN);
     }
     split_dims(&c, src, dst);
     int64_t results = c.kept.total, reduced = c.reduced.total;

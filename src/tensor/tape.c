@@ -150,6 +150,12 @@ static attn_node *next_node(attn_tape *tape)
     return node;
 }
 
+uint64_t attn_tape_meet(uint64_t met, uint64_t version)
+{
+    met = (met ^ version) * 0x9e3779b97f4a7c15u;
+    return met ^ (met >> 29);
+}
+
 attn_tensor *attn_op_record(attn_tape *tape, const attn_op *op, attn_tensor *out, int count,
                             attn_tensor *const *inputs, int saved, const attn_params *params)
 {
@@ -164,6 +170,11 @@ attn_tensor *attn_op_record_as(attn_tape *tape, const attn_op *op, attn_tensor *
                                attn_tensor *const *inputs, int saved, const attn_params *params,
                                bool wanted)
 {
+    for (int i = 0; i < count; i++) {
+        if (inputs[i] && inputs[i]->requires_grad && !inputs[i]->tape) {
+            tape->met = attn_tape_meet(tape->met, inputs[i]->storage->version + 1);
+        }
+    }
     if (!wanted || !tape->recording) {
         tape->met_grad = tape->met_grad || wanted;
         return out;

@@ -22,19 +22,27 @@ static bool size_of(attn_dtype dtype, int ndim, const int64_t *shape, size_t *by
     return true;
 }
 
-/* Dense strides, the dimensions lying in memory in the order that `like` has them in. */
+/*
+ * Dense strides, the dimensions lying in memory in the order that `like` has them in. Those of size 1 have no place of their own there,
+ * whatever their strides say: they come last.
+ */
 static void dense_strides(attn_view *v, const attn_view *like)
 {
-    int order[4] = {0, 1, 2, 3};
-    for (int i = 1; like && i < v->ndim; i++) { /* stable: equal strides keep their order */
-        for (int j = i; j > 0; j--) {
-            int64_t a = llabs(like->stride[order[j - 1]]), b = llabs(like->stride[order[j]]);
-            if (a >= b || like->shape[order[j]] == 1) {
-                break;
-            }
-            int swap = order[j];
-            order[j] = order[j - 1];
-            order[j - 1] = swap;
+    int order[4] = {0, 1, 2, 3}, placed = 0;
+    for (int i = 0; like && i < v->ndim; i++) { /* stable: equal strides keep their order */
+        int at = placed;
+        if (like->shape[i] == 1) {
+            continue;
+        }
+        for (; at > 0 && llabs(like->stride[order[at - 1]]) < llabs(like->stride[i]); at--) {
+            order[at] = order[at - 1];
+        }
+        order[at] = i;
+        placed++;
+    }
+    for (int i = 0; like && i < v->ndim; i++) {
+        if (like->shape[i] == 1) {
+            order[placed++] = i;
         }
     }
     int64_t stride = 1;

@@ -131,6 +131,8 @@ struct attn_tape {
     attn_status status;
     bool recording;
     bool met_grad; /* an operation that would have been recorded ran unrecorded */
+    uint64_t
+        met; /* of all parameters that operations read: a hash of their versions, for checkpoints */
     attn_node **chunks;
     int64_t chunk_count, length;
     attn_tensor **results; /* one reference each */
@@ -142,6 +144,8 @@ attn_node *attn_tape_node(const attn_tape *tape, int64_t index);
 void attn_tape_cut(attn_tape *tape, int64_t length, int64_t results);
 /** Gives a tensor's one reference to the tape; releases it and returns NULL on failure. */
 attn_tensor *attn_tape_own(attn_tape *tape, attn_tensor *t);
+/** One more version into the hash `met` of a tape. */
+uint64_t attn_tape_meet(uint64_t met, uint64_t version);
 /** Runs nodes end−1 … begin whose results have a gradient. */
 attn_status attn_tape_walk(attn_tape *tape, int64_t begin, int64_t end);
 

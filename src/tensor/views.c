@@ -212,7 +212,13 @@ static bool concat_shape(attn_tape *tape, int count, attn_tensor *const *t, int 
                          attn_shape_text(first->ndim, first->shape, b), dim);
             return false;
         }
-        shape[dim] += v->shape[dim];
+        if (__builtin_add_overflow(shape[dim], v->shape[dim], &shape[dim])) {
+            attn_op_fail(tape, ATTN_ERR_SHAPE,
+                         "concat: sizes of dimension %d add up to more than "
+                         "63 bits count",
+                         dim);
+            return false;
+        }
     }
     return true;
 }
