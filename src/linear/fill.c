@@ -23,6 +23,17 @@ static double normal_at(const fill *f, uint64_t index, double *next)
     return f->a + f->b * radius * cos(angle);
 }
 
+/* low + (high − low)·u rounds to high now and then, most of all in f32: what is below it instead. */
+static double below(double value, double high, bool f64)
+{
+    if (f64) {
+        return value < high ? value : nextafter(high, -(double)INFINITY);
+    }
+    float to = (float)high;
+    to = (double)to < high ? to : nextafterf(to, -INFINITY); /* the largest below high */
+    return (float)value < high ? value : (double)to;
+}
+
 static void put(const attn_view *x, int64_t offset, double value)
 {
     if (x->dtype == ATTN_F64) {
@@ -53,6 +64,7 @@ static void fill_rows(const fill *f, const attn_view *x, int64_t rows)
             double value = next;
             if (!f->normal) {
                 value = f->a + (f->b - f->a) * attn_uniform(f->seed, f->stream, index);
+                value = f->a < f->b ? below(value, f->b, x->dtype == ATTN_F64) : f->a;
             } else if (index % 2 == 0) {
                 value = normal_at(f, index, &next);
             }

@@ -46,6 +46,23 @@ static void test_moments(void **unused)
     }
 }
 
+/* high is never reached, not where numbers are so coarse that every second one rounds to it either; low may be. */
+static void test_open_end(void **unused)
+{
+    (void)unused;
+    enum { FEW = 4000 };
+    static float few[FEW];
+    attn_view x = dense(few, ATTN_F32, 4, FEW / 4), y = dense(numbers, ATTN_F64, 4, FEW / 4);
+    assert_int_equal(attn_fill_uniform(1, 0, 1e8, 1e8 + 16, &x), ATTN_OK);
+    assert_int_equal(attn_fill_uniform(1, 0, 0x1p53, 0x1p53 + 4, &y), ATTN_OK);
+    for (int i = 0; i < FEW; i++) {
+        assert_true(few[i] >= 1e8f && few[i] < 1e8f + 16);
+        assert_true(numbers[i] >= 0x1p53 && numbers[i] < 0x1p53 + 4);
+    }
+    assert_int_equal(attn_fill_uniform(1, 0, 3.0, 3.0, &x), ATTN_OK);
+    assert_true(few[0] == 3.0f && few[FEW - 1] == 3.0f);
+}
+
 /* f32 is f64 rounded, rows with gaps hold what dense rows hold, and gaps are not written. */
 static void test_layouts(void **unused)
 {
@@ -88,6 +105,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_open_end),
         cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_errors),
     };
