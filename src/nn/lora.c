@@ -197,6 +197,7 @@ static attn_status merge(attn_module *linear, void *user)
     if (status != ATTN_OK) {
         return status;
     }
+    l->lora_scale = 1.0; /* B has it now: whoever tries again after a failure scales it once */
     if (l->transposed) {
         attn_view at = transposed(a), bt = transposed(b);
         status = attn_matmul(context, &at, &bt, NULL, true, &w);

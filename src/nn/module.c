@@ -198,7 +198,8 @@ static attn_module *child_named(const attn_module *module, const char *name)
 static attn_status check_name(const attn_module *module, const char *name)
 {
     if (!module || !name) {
-        return attn_fail(ATTN_ERR_ARGUMENT, "%s: must not be NULL", module ? "name" : "module");
+        return attn_fail(ATTN_ERR_ARGUMENT, "%s",
+                         module ? "name: must not be NULL or empty" : "module: must not be NULL");
     }
     if (child_named(module, name) || attn_module_find_parameter(module, name)) {
         return attn_fail(ATTN_ERR_ARGUMENT,
@@ -285,16 +286,17 @@ attn_status nn_add(attn_module *parent, const char *name, attn_module *child, at
     if (!child) { /* whatever made it NULL has said why */
         return ATTN_ERR_ARGUMENT;
     }
-    attn_status status = check_name(parent, name);
-    for (const attn_module *m = parent; status == ATTN_OK && m; m = m->parent) {
+    /* Neither of these two is ours to destroy: it is part of a tree that is there. */
+    for (const attn_module *m = parent; m; m = m->parent) {
         if (m == child) {
             return attn_fail(ATTN_ERR_ARGUMENT, "child: a module cannot be below itself");
         }
     }
-    if (status == ATTN_OK && child->parent) {
+    if (child->parent) {
         return attn_fail(ATTN_ERR_ARGUMENT,
                          "child: has a parent already; a module hangs in one place");
     }
+    attn_status status = check_name(parent, name);
     if (status == ATTN_OK) {
         status = hang(parent, name, child);
     }
@@ -309,11 +311,8 @@ attn_status nn_add(attn_module *parent, const char *name, attn_module *child, at
 attn_status attn_module_add(attn_module *parent, const char *name, attn_module *child)
 {
     attn_module *slot;
-    if (name && !*name) {
-        attn_module_destroy(child && !child->parent ? child : NULL);
-        return attn_fail(ATTN_ERR_ARGUMENT, "name: must not be empty");
-    }
-    return nn_add(parent, name, child, &slot);
+    /* Layers of attn's own may hang without a name; from outside that is as good as NULL. */
+    return nn_add(parent, name && !*name ? NULL : name, child, &slot);
 }
 
 attn_module *attn_module_find(const attn_module *module, const char *path)

@@ -57,6 +57,15 @@ static void test_tree(void **unused)
     assert_int_equal(attn_module_add(root, "body.0", again), ATTN_ERR_ARGUMENT); /* destroys it */
     assert_int_equal(attn_module_add_parameter(branch, "twice", scale), ATTN_ERR_ARGUMENT);
     assert_int_equal(attn_module_add(root, "none", NULL), ATTN_ERR_ARGUMENT);
+    /* What hangs elsewhere, or holds the parent, is nobody's to destroy, whatever else is wrong. */
+    nn_ok(attn_module_create(&again), "module");
+    nn_ok(attn_module_add_parameter(again, "fc", scale), "parameter");
+    assert_int_equal(attn_module_add(again, "fc", leaf), ATTN_ERR_ARGUMENT);
+    assert_int_equal(attn_module_add(again, "", leaf), ATTN_ERR_ARGUMENT);
+    assert_int_equal(attn_module_add(again, "fc", again), ATTN_ERR_ARGUMENT);
+    assert_int_equal(attn_module_add(leaf, NULL, root), ATTN_ERR_ARGUMENT);
+    assert_ptr_equal(attn_module_find(root, "body.0.fc"), leaf);
+    attn_module_destroy(again);
     attn_module_destroy(root);
     attn_module_destroy(NULL);
     assert_int_equal(attn_module_parameter_count(NULL), 0);
