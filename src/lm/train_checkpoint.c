@@ -135,8 +135,9 @@ static attn_status check_tensor(const attn_safetensors *file, const char *name,
 typedef struct walker {
     attn_trainer *trainer;
     const attn_safetensors *file;
-    void *buffer; /* NULL while only checking */
-    int64_t most; /* elements of the largest */
+    void *buffer;  /* NULL while only checking */
+    int64_t most;  /* elements of the largest */
+    int64_t count; /* tensors seen */
 } walker;
 
 static attn_status visit(walker *w, const char *stored, const char *name, bool parameter,
@@ -148,6 +149,7 @@ static attn_status visit(walker *w, const char *stored, const char *name, bool p
         elements *= view->shape[d];
     }
     w->most = elements > w->most ? elements : w->most;
+    w->count++;
     if (s != ATTN_OK || w->buffer == NULL) {
         return s;
     }
@@ -189,6 +191,39 @@ static attn_status walk(walker *w)
     return s;
 }
 
+/* Whether this run has a place for a tensor of that name. */
+static bool has_place(const attn_trainer *t, const char *name)
+{
+    if (strncmp(name, OPTIMIZER, sizeof OPTIMIZER - 1) != 0) {
+        return attn_tensor_requires_grad(attn_module_find_parameter(t->gpt, name));
+    }
+    for (int i = 0; i < attn_optimizer_state_count(t->optimizer); i++) {
+        if (strcmp(attn_optimizer_state_name(t->optimizer, i), name + sizeof OPTIMIZER - 1) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A file with everything that is needed and more is of a larger model. */
+static attn_status check_rest(const walker *w)
+{
+    for (int64_t i = 0; w->count < attn_safetensors_count(w->file); i++) {
+        const attn_safetensor *tensor = attn_safetensors_at(w->file, i);
+        if (!tensor) {
+            break;
+        }
+        if (!has_place(w->trainer, tensor->name)) {
+            return attn_fail(
+                ATTN_ERR_ARGUMENT,
+                "%s: holds a tensor '%.200s', which this model has no place for: is it "
+                "of another model?",
+                attn_safetensors_path(w->file), tensor->name);
+        }
+    }
+    return ATTN_OK;
+}
+
 /* The number that metadata gives for a key. */
 static attn_status read_number(const attn_safetensors *file, const char *key, int base,
                                uint64_t *value)
@@ -223,6 +258,7 @@ static attn_status resume(attn_trainer *t, const attn_safetensors *file)
     }
     walker w = {.trainer = t, .file = file};
     s = s ? s : walk(&w); /* checks all before changing any */
+    s = s ? s : check_rest(&w);
     if (s == ATTN_OK) {
         w.buffer = malloc((size_t)w.most * attn_dtype_size(ATTN_F64) + 1);
         s = w.buffer ? walk(&w) : attn_fail(ATTN_ERR_NO_MEMORY, "not enough memory to resume");

@@ -38,7 +38,8 @@ void train_window(attn_trainer *trainer, int64_t row, int64_t begin, int64_t len
 
 static uint64_t pass_seed(const attn_trainer *trainer, int64_t pass, uint64_t purpose)
 {
-    uint64_t number = (uint64_t)(trainer->step * trainer->options.accumulate + pass);
+    uint64_t number =
+        (uint64_t)trainer->step * (uint64_t)trainer->options.accumulate + (uint64_t)pass;
     return train_mix(train_mix(trainer->options.seed, purpose), number);
 }
 

@@ -237,6 +237,75 @@ static void refuses_what_is_no_checkpoint(void **state)
     free(path);
 }
 
+/* A file of a larger model has all that this one needs, and more; one that is cut off has not. */
+static void refuses_checkpoints_that_do_not_fit(void **state)
+{
+    (void)state;
+    attn_trainer_options o = options_for_test();
+    run r = run_make(1, &o), large = {0};
+    uint64_t before = bits(&r);
+    attn_gpt_options g = *attn_gpt_get_options(r.gpt);
+    char *path = temporary_file();
+    g.layers++;
+    expect_ok(attn_gpt_create(&g, &large.gpt));
+    expect_ok(attn_trainer_create(r.context, &o, large.gpt, text(), TOKENS, &large.trainer));
+    expect_ok(attn_trainer_save(large.trainer, path, NULL, 0));
+    expect_error(attn_trainer_resume(r.trainer, path), ATTN_ERR_ARGUMENT, "layers.2.");
+    expect_ok(attn_trainer_save(r.trainer, path, NULL, 0));
+    expect_error(attn_trainer_resume(large.trainer, path), ATTN_ERR_FORMAT, "layers.2.");
+    assert_int_equal(truncate(path, 20000), 0);
+    expect_error(attn_trainer_resume(r.trainer, path), ATTN_ERR_FORMAT, path);
+    assert_true(bits(&r) == before && attn_trainer_steps(r.trainer) == 0);
+    run_free(&large);
+    run_free(&r);
+    unlink(path);
+    free(path);
+}
+
+/* The seed of the run is the file's; a step that no run can have come to is harmless. */
+static void resumes_with_the_seed_of_the_file(void **state)
+{
+    (void)state;
+    double whole[4], parts[4];
+    attn_trainer_options o = options_for_test();
+    char *path = temporary_file();
+    run r = run_make(1, &o);
+    steps(&r, 2, whole);
+    expect_ok(attn_trainer_save(r.trainer, path, NULL, 0));
+    steps(&r, 2, whole + 2);
+    run_free(&r);
+    o.seed = 8;
+    r = run_make(1, &o);
+    expect_ok(attn_trainer_resume(r.trainer, path));
+    steps(&r, 2, parts + 2);
+    assert_memory_equal(whole + 2, parts + 2, 2 * sizeof *whole);
+    attn_safetensors *file;
+    expect_ok(attn_safetensors_open(path, &file));
+    attn_safetensors_item items[128];
+    size_t count = (size_t)attn_safetensors_count(file);
+    assert_true(count <= 128);
+    for (size_t i = 0; i < count; i++) {
+        const attn_safetensor *t = attn_safetensors_at(file, (int64_t)i);
+        items[i] = (attn_safetensors_item){
+            .name = t->name, .dtype = t->dtype, .ndim = t->ndim, .data = t->data};
+        memcpy(items[i].shape, t->shape, sizeof t->shape);
+    }
+    const char *hash = attn_safetensors_metadata(file, "attn.trainer.text");
+    const attn_safetensors_pair pairs[3] = {{"attn.trainer.step", "4611686018427387903"},
+                                            {"attn.trainer.seed", "7"},
+                                            {"attn.trainer.text", hash}};
+    char *far = temporary_file();
+    expect_ok(attn_safetensors_save(far, items, count, pairs, 3));
+    expect_ok(attn_trainer_resume(r.trainer, far));
+    expect_ok(attn_trainer_step(r.trainer, NULL));
+    attn_safetensors_close(file);
+    run_free(&r);
+    unlink(path);
+    unlink(far);
+    free(path);
+    free(far);
+}
+
 /* ---- failures leave it alive ---- */
 
 static bool cancel_after(void *user)
@@ -390,6 +459,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(validation_is_the_mean_over_tokens),
         cmocka_unit_test(resumes_to_the_same_bits),
         cmocka_unit_test(refuses_what_is_no_checkpoint),
+        cmocka_unit_test(refuses_checkpoints_that_do_not_fit),
+        cmocka_unit_test(resumes_with_the_seed_of_the_file),
         cmocka_unit_test(a_cancelled_step_changes_nothing),
         cmocka_unit_test(a_save_that_fails_leaves_the_file_and_the_run),
         cmocka_unit_test(a_loss_that_explodes_is_an_error),
