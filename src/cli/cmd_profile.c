@@ -2,6 +2,7 @@
  * cmd_profile.c: `attn profile`: how attention's time and memory grow with the length, as a table, CSV, JSON or a page.
  */
 #define _GNU_SOURCE
+#include "html.h"
 #include "profile.h"
 
 #include <math.h>
@@ -158,6 +159,9 @@ int cmd_profile(int argc, char **argv)
     }
     profile p = {.heads = r.heads, .dim = r.dim, .max_len = r.max_len};
     cli_interrupt_catch();
+    if (r.html && html_possible(r.html, "--csv or --json") != ATTN_OK) {
+        return cli_fail_attn("--html");
+    }
     attn_status status = profile_measure(r.threads, r.quick, &p);
     if (status == ATTN_ERR_CANCELLED) {
         return CLI_INTERRUPTED;

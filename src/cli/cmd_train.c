@@ -2,7 +2,9 @@
  * attn train: a model learns from a text: a new one, or one that is fine-tuned.
  */
 #define _GNU_SOURCE
+#include "html.h"
 #include "train.h"
+#include "write_file.h"
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -122,19 +124,16 @@ static char *output_path(const char *out, bool finetune, bool adapter)
     return path;
 }
 
+/* What would fail at the end fails now, before hours of training. */
 static int check_output(const train_control *c)
 {
-    const char *slash = strrchr(c->out, '/');
-    if (slash && slash != c->out) {
-        char *folder = strndup(c->out, (size_t)(slash - c->out));
-        struct stat info;
-        bool there = folder && stat(folder, &info) == 0 && S_ISDIR(info.st_mode);
-        free(folder);
-        if (!there) {
-            return cli_fail("--out: the folder of %s is not there; make it first", c->out);
-        }
-    }
     struct stat info;
+    if (!c->plan && write_file_possible(c->out) != ATTN_OK) {
+        return cli_fail_attn("--out");
+    }
+    if (!c->plan && c->report && html_possible(c->report, "--json") != ATTN_OK) {
+        return cli_fail_attn("--report");
+    }
     if (!c->resume && !c->plan && stat(c->out, &info) == 0 && S_ISREG(info.st_mode)) {
         return cli_fail("%s is there already: go on with --resume, or give another --out", c->out);
     }

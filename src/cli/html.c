@@ -92,7 +92,21 @@ attn_status html_write(const char *path, const char *title, const char *heading,
     return status;
 }
 
+attn_status html_possible(const char *path, const char *instead)
+{
+    (void)instead;
+    return write_file_possible(path);
+}
+
 #else
+
+attn_status html_possible(const char *path, const char *instead)
+{
+    return attn_fail(ATTN_ERR_UNSUPPORTED,
+                     "%s: this build has no Chart.js and so no HTML report; install libjs-chart.js "
+                     "and build again, or use %s",
+                     path, instead);
+}
 
 attn_status html_write(const char *path, const char *title, const char *heading, html_body *body,
                        const void *user, const char *name, json_t *object, const char *script,
@@ -100,10 +114,7 @@ attn_status html_write(const char *path, const char *title, const char *heading,
 {
     (void)title, (void)heading, (void)body, (void)user, (void)name, (void)script;
     json_decref(object);
-    return attn_fail(ATTN_ERR_UNSUPPORTED,
-                     "%s: this build has no Chart.js and so no HTML report; install libjs-chart.js "
-                     "and build again, or use %s",
-                     path, instead);
+    return html_possible(path, instead);
 }
 
 #endif

@@ -18,6 +18,9 @@ attn_status html_write(const char *path, const char *title, const char *heading,
                        const void *user, const char *name, json_t *object, const char *script,
                        const char *instead);
 
+/** Whether html_write could write that page, to be asked before the work whose result it shows: IO, UNSUPPORTED. */
+attn_status html_possible(const char *path, const char *instead);
+
 /** Text with &, < and > as entities. */
 void html_text(FILE *page, const char *text, size_t size);
 

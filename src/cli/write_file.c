@@ -5,6 +5,7 @@
 #include "write_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -54,5 +55,32 @@ attn_status write_file(const char *path, const void *const *parts, const size_t 
         }
         return attn_fail(ATTN_ERR_IO, "%s: cannot write: %s", path, strerror(error));
     }
+    return ATTN_OK;
+}
+
+attn_status write_file_possible(const char *path)
+{
+    char temporary[4096];
+    struct stat info;
+    bool there = stat(path, &info) == 0;
+    if (there && S_ISDIR(info.st_mode)) {
+        return attn_fail(ATTN_ERR_IO, "%s: is a folder; give a file in it", path);
+    }
+    if (there && !S_ISREG(info.st_mode)) {
+        return ATTN_OK; /* a device or pipe: nothing is created beside it */
+    }
+    int length = snprintf(temporary, sizeof temporary, "%s.try%ld", path, (long)getpid());
+    if (length >= (int)sizeof temporary) {
+        return attn_fail(ATTN_ERR_IO, "%.200s…: the path is too long", path);
+    }
+    int file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (file < 0) {
+        return attn_fail(ATTN_ERR_IO,
+                         "%s: cannot create: %s; give a folder that is there and takes "
+                         "files",
+                         path, strerror(errno));
+    }
+    close(file);
+    unlink(temporary);
     return ATTN_OK;
 }

@@ -12,4 +12,9 @@
  */
 attn_status write_file(const char *path, const void *const *parts, const size_t *sizes, int count);
 
+/**
+ * Whether write_file could begin, to be asked before long work: creates a file beside `path`, and removes it. Errors: IO.
+ */
+attn_status write_file_possible(const char *path);
+
 #endif

@@ -256,7 +256,11 @@ class Mistakes(Case):
         self.text.write_text("Too short.")
         self.fails(self.train(), 1, "shorter context")
         self.fails(attn("train", "--out", self.out, env={**os.environ, "ATTN_CACHE": str(self.folder / "no")}), 1, "attn fetch novels")
-        self.fails(attn("train", "--data", TINY, "--out", self.folder / "no/such/model"), 1, "--out")
+        self.fails(attn("train", "--data", TINY, "--out", self.folder / "no/such/model"), 1, "--out", "takes files")
+        begin = ["train", "--data", ROOT / "README.md", "--out", self.out]  # refused before a step is done
+        self.fails(attn(*begin, "--report", self.folder / "no/page.html"), 1, "--report", "takes files")
+        self.fails(attn(*begin, "--report", self.folder), 1, "--report", "folder")
+        self.fails(attn("train", "--data", ROOT / "README.md", "--out", "/proc/model.safetensors"), 1, "--out", "takes files")
         self.assertFalse(self.out.exists())
 
     def test_options(self):
