@@ -187,7 +187,7 @@ static const struct argp_option option_list[] = {
     {"sample-every", KEY_SAMPLE_EVERY, "N", 0,
      "show a text it writes every N steps, 0: never (default 500; fine-tuning 0)", 50},
     {"sample-tokens", KEY_SAMPLE_TOKENS, "N", 0, "how long (default 200)", 50},
-    {"prompt", KEY_PROMPT, "TEXT", 0, "how samples begin (default: a new line)", 50},
+    {"prompt", KEY_PROMPT, "TEXT", 0, "how samples begin (default: with a new line)", 50},
     {"report", KEY_REPORT, "FILE", 0, "a page with the loss curves at the end", 50},
     {"json", KEY_JSON, NULL, 0, "a JSON object a line", 50},
     {"adapter", KEY_ADAPTER, NULL, 0, "write only the adapters, which name their base", 40},
@@ -215,7 +215,6 @@ int cmd_train(int argc, char **argv)
     r.control.save_seconds = 60;
     r.control.eval_every = r.control.sample_every = -1;
     r.control.sample_tokens = 200;
-    r.control.prompt = "\n";
     int code = cli_parse(&argp, argc, argv, &r);
     if (code < 0) {
         code = run(&r);

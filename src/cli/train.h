@@ -112,9 +112,9 @@ typedef struct train_control {
     double save_seconds; /* > 0 */
     int64_t save_steps;  /* > 0: instead */
     int64_t eval_every, sample_every, log_every, sample_tokens, eval_windows;
-    double max_minutes; /* 0: none */
-    bool fit_steps;     /* choose the number of steps that fits max_minutes */
-    const char *prompt, *report;
+    double max_minutes;          /* 0: none */
+    bool fit_steps;              /* choose the number of steps that fits max_minutes */
+    const char *prompt, *report; /* may be NULL */
     bool resume, json, plan, adapter;
     int64_t threads;
     char **data; /* names of files, malloc'd */
@@ -145,6 +145,8 @@ typedef struct train_run {
     bool stopped; /* by Ctrl-C or the time limit before the last step */
 } train_run;
 
+/** Samples' prompt, looked at before the first step: one without a token is said. */
+int train_check_prompt(const train_run *run);
 /** Trains to the end, an interrupt or the time limit, and saves. */
 int train_loop(train_run *run);
 /** Validation loss over everything held out. NaN and CLI_OK when interrupted. */
@@ -164,6 +166,8 @@ int train_resume_settings(train_settings_input *input, train_control *control,
                           const char *checkpoint, train_run *run);
 /** The text of --data, or the novels. */
 int train_read_text(train_run *run, train_control *control, bool chapter);
+/** Whether its tokens are enough for one window, and know the prompt. */
+int train_check_text(const train_run *run);
 /** The trainer, resumed where that was asked. */
 int train_make_trainer(train_run *run);
 void train_say_start(train_run *run);

@@ -154,6 +154,7 @@ static int prepare(train_run *run, train_settings_input *input, train_control *c
     code = code ? code : open_base(run, b);
     code = code ? code : train_read_text(run, control, true);
     code = code ? code : train_text_encode(run->tokenizer, &run->text);
+    code = code ? code : train_check_text(run);
     return code;
 }
 

@@ -81,28 +81,56 @@ static attn_status continue_text(train_run *run, int32_t *tokens, int64_t *count
     return s;
 }
 
+/* What samples begin with: --prompt, else a new line, or the text's first token where it has no lines. malloc'd with room for `more` tokens; NULL: said why. */
+static int32_t *prompt_tokens(const train_run *run, int64_t more, int64_t *count)
+{
+    const char *given = run->control->prompt, *prompt = given ? given : "\n";
+    size_t used = 0, room = strlen(prompt) + 2;
+    int32_t *tokens = malloc((room + (size_t)more) * sizeof *tokens);
+    attn_status s = ATTN_OK;
+    if (tokens == NULL) {
+        cli_fail("not enough memory for a sample");
+        return NULL;
+    }
+    s = attn_tokenizer_encode(run->tokenizer, prompt, strlen(prompt), true, tokens, room, &used);
+    if (s == ATTN_OK && used == 0 && given == NULL) {
+        tokens[used++] = run->text.tokens[0];
+    }
+    if (s != ATTN_OK || used == 0) {
+        if (s != ATTN_OK) {
+            cli_fail_attn("--prompt");
+        } else {
+            cli_fail("--prompt: '%s' has no character that the text has; give some of its own",
+                     prompt);
+        }
+        free(tokens);
+        return NULL;
+    }
+    *count = (int64_t)used;
+    return tokens;
+}
+
+int train_check_prompt(const train_run *run)
+{
+    int64_t count;
+    int32_t *tokens = run->control->sample_every > 0 ? prompt_tokens(run, 0, &count) : NULL;
+    bool ok = tokens || run->control->sample_every == 0;
+    free(tokens);
+    return ok ? CLI_OK : CLI_FAILED;
+}
+
 static int sample(train_run *run)
 {
-    const char *prompt = run->control->prompt;
-    int64_t vocab = attn_gpt_get_options(run->gpt)->vocab;
-    size_t used = 0, size = 0, room = strlen(prompt) + 2;
-    int32_t *tokens = malloc((room + (size_t)run->control->sample_tokens) * sizeof *tokens);
+    int64_t vocab = attn_gpt_get_options(run->gpt)->vocab, count = 0;
+    int32_t *tokens = prompt_tokens(run, run->control->sample_tokens, &count);
     float *logits = malloc((size_t)vocab * sizeof *logits);
     char *text = NULL;
-    int code = CLI_OK;
-    if (tokens == NULL || logits == NULL) {
-        (void)cli_fail("not enough memory for a sample");
-        code = CLI_FAILED;
-    } else if (attn_tokenizer_encode(run->tokenizer, prompt, strlen(prompt), true, tokens, room,
-                                     &used) != ATTN_OK) {
-        (void)cli_fail_attn("--prompt");
-        code = CLI_FAILED;
-    } else if (used == 0) {
-        (void)cli_fail("--prompt: '%s' has no character that the tokenizer knows", prompt);
-        code = CLI_FAILED;
+    size_t size = 0;
+    int code = tokens ? CLI_OK : CLI_FAILED;
+    if (tokens && logits == NULL) {
+        code = cli_fail("not enough memory for a sample");
     }
     if (code == CLI_OK) {
-        int64_t count = (int64_t)used;
         int64_t most = count + run->control->sample_tokens;
         if (continue_text(run, tokens, &count, most, logits, vocab) != ATTN_OK) {
             code = cli_fail_attn("a sample");

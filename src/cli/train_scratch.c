@@ -119,6 +119,7 @@ static int prepare(train_run *run, train_settings_input *input, train_control *c
     }
     code = code ? code : train_read_text(run, control, false);
     code = code ? code : make_tokens(run);
+    code = code ? code : train_check_text(run);
     return code;
 }
 

@@ -127,6 +127,18 @@ int train_read_text(train_run *run, train_control *control, bool chapter)
     return code;
 }
 
+int train_check_text(const train_run *run)
+{
+    const train_text *t = &run->text;
+    long long window = run->settings->context + 1;
+    if (t->count - t->held_out < window) {
+        return cli_fail("--data: the text gives %lld tokens to train on, besides %lld held out, "
+                        "and a window takes %lld; give more text or a shorter --context",
+                        (long long)(t->count - t->held_out), (long long)t->held_out, window);
+    }
+    return train_check_prompt(run);
+}
+
 int train_make_trainer(train_run *run)
 {
     const train_settings *s = run->settings;

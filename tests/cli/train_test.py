@@ -134,6 +134,18 @@ class Runs(Case):
             self.assertIn(part, page)
         self.assertNotRegex(page, r"<(script|link|img)[^>]*(src|href)=\"http")
 
+    def test_prompt_of_samples(self):
+        """A text without lines has no default prompt of its own; one that nothing in the text can begin is said before training."""
+        self.text.write_text("All of this is one line, " * 100)
+        words = [*SMALL, "--steps", 2, "--sample-every", 1, "--sample-tokens", 5, "--json"]
+        samples = [e["text"] for e in events(self.succeeds(self.train(*words))) if e["event"] == "sample"]
+        self.assertEqual([(len(s), s[0]) for s in samples], [(6, "A")] * 2)
+        self.out.unlink()
+        for prompt in "", "XYZ":
+            done = self.train(*words, "--prompt", prompt)
+            self.fails(done, 1, "--prompt")
+            self.assertEqual(done.stdout, b"")
+
     def test_plan(self):
         words = ["--layers", "3", "--dim", "64", "--heads", "2", "--context", "64", "--batch", "8", "--steps", "30", "--sample-every", "0", "--json"]
         plan = events(self.succeeds(self.train(*words, "--plan")))[0]
@@ -254,7 +266,7 @@ class Mistakes(Case):
         self.text.write_text("")
         self.fails(self.train(), 1, "empty")
         self.text.write_text("Too short.")
-        self.fails(self.train(), 1, "shorter context")
+        self.fails(self.train(), 1, "--data", "9 tokens", "shorter --context")
         self.fails(attn("train", "--out", self.out, env={**os.environ, "ATTN_CACHE": str(self.folder / "no")}), 1, "attn fetch novels")
         self.fails(attn("train", "--data", TINY, "--out", self.folder / "no/such/model"), 1, "--out", "takes files")
         begin = ["train", "--data", ROOT / "README.md", "--out", self.out]  # refused before a step is done
