@@ -44,7 +44,7 @@ static const char prelude[] =
     "const dark = matchMedia('(prefers-color-scheme: dark)').matches;\n"
     "Chart.defaults.color = dark ? '#ddd' : '#333';\n"
     "Chart.defaults.borderColor = dark ? '#fff2' : '#0002';\n"
-    "if (dark) colours[4] = '#9fb4c7';\n";
+    "if (dark) { colours[2] = '#3fb8c9'; colours[4] = '#9fb4c7'; }\n";
 
 /* JSON inside a script: "</script>" in a text must not end it. */
 static void write_json(FILE *page, const char *json)

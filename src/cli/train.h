@@ -174,6 +174,8 @@ void train_say_start(train_run *run);
 /** The closing line; the run's exit code. val: over everything held out. */
 int train_say_end(train_run *run, double val);
 int train_report(const train_run *run);
+/** Of the held-out text, from nats a token; NaN where it has no characters. */
+double train_nats_per_char(const train_run *run, double loss);
 void train_run_free(train_run *run);
 
 /* ---- the two kinds of run ---- */

@@ -71,26 +71,51 @@ static void write_losses(FILE *page, const train_log *log)
     fputs("</table>\n", page);
 }
 
+/* "one.txt, two.txt" */
+static void write_names(FILE *page, const train_control *control)
+{
+    for (size_t i = 0; i < control->data_count; i++) {
+        const char *slash = strrchr(control->data[i], '/');
+        const char *name = slash ? slash + 1 : control->data[i];
+        fputs(i > 0 ? ", " : "", page);
+        html_text(page, name, strlen(name));
+    }
+}
+
+static void write_result(FILE *page, const train_run *run)
+{
+    double chars = train_nats_per_char(run, run->last_val);
+    if (isnan(run->last_val)) {
+        return;
+    }
+    fprintf(page, "<p>Validation loss at the end: <b>%.4f</b> nats per token", run->last_val);
+    if (!isnan(chars)) {
+        fprintf(page, ", %.4f per character", chars);
+    }
+    fprintf(page, " (perplexity %.2f", exp(run->last_val));
+    if (!isnan(run->val_before)) {
+        fprintf(page, "; before training %.2f", exp(run->val_before));
+    }
+    fputs(").</p>\n", page);
+}
+
 static void write_body(FILE *page, const void *user)
 {
     const train_run *run = user;
     int64_t held_out = run->text.held_out;
     double seconds = run->earlier_seconds + cli_now() - run->began;
-    fprintf(page,
-            "<p>%lld parameters, %lld of them trained, on %lld tokens; %lld more held out for "
-            "validation. %lld steps in %.0f s on %d threads (%s): %.0f tokens/s.</p>\n",
+    fprintf(page, "<p>%lld parameters, %lld of them trained, on %lld tokens of ",
             (long long)attn_module_element_count(run->gpt, false),
             (long long)attn_module_element_count(run->gpt, true),
-            (long long)(run->text.count - held_out), (long long)held_out,
-            (long long)attn_trainer_steps(run->trainer), seconds,
+            (long long)(run->text.count - held_out));
+    write_names(page, run->control);
+    fprintf(page,
+            "; %lld more held out for validation. %lld steps in %.0f s on %d threads (%s): %.0f "
+            "tokens/s.</p>\n",
+            (long long)held_out, (long long)attn_trainer_steps(run->trainer), seconds,
             attn_context_threads(run->context), attn_isa_name(attn_context_isa(run->context)),
             run->train_seconds > 0 ? (double)run->trained_tokens / run->train_seconds : 0.0);
-    if (!isnan(run->last_val)) {
-        fprintf(page,
-                "<p>Validation loss at the end: <b>%.4f</b> nats per token (perplexity "
-                "%.2f).</p>\n",
-                run->last_val, exp(run->last_val));
-    }
+    write_result(page, run);
     fputs("<div class=\"chart\"><canvas id=\"loss\"></canvas></div>\n", page);
     write_losses(page, &run->log);
     write_settings(page, run);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 void train_log_open(train_log *log, bool json)
@@ -55,22 +56,36 @@ static const char *duration(double seconds, char *text, size_t size)
     return text;
 }
 
+static int terminal_columns(void)
+{
+    struct winsize size;
+    bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+    return known ? size.ws_col : 80;
+}
+
 void train_log_bar(train_log *log, const train_progress *p)
 {
-    enum { WIDTH = 30 };
+    enum { WIDEST = 30, NARROWEST = 4 };
     double now = cli_now();
     if (!log->bar || (log->bar_shown && now - log->bar_time < 0.1)) {
         return;
     }
-    char eta[32], bar[WIDTH + 1];
-    int full = p->steps > 0 ? (int)(WIDTH * p->step / p->steps) : 0;
-    for (int i = 0; i < WIDTH; i++) {
+    char eta[32], text[160], bar[WIDEST + 1];
+    int size = snprintf(text, sizeof text, "%lld/%lld  loss %.4f  %.0f tokens/s  ETA %s",
+                        (long long)p->step, (long long)p->steps, p->loss, p->tokens_per_s,
+                        duration(p->eta_s, eta, sizeof eta));
+    /* A line that is wider than the terminal cannot be drawn over. */
+    int columns = terminal_columns(), width = columns - 1 - size - 3;
+    width = width > WIDEST ? WIDEST : width;
+    int full = p->steps > 0 && width > 0 ? (int)(width * p->step / p->steps) : 0;
+    for (int i = 0; i < width; i++) {
         bar[i] = i < full ? '=' : ' ';
     }
-    bar[WIDTH] = '\0';
-    fprintf(stderr, "\r[%s] %lld/%lld  loss %.4f  %.0f tokens/s  ETA %s\033[K", bar,
-            (long long)p->step, (long long)p->steps, p->loss, p->tokens_per_s,
-            duration(p->eta_s, eta, sizeof eta));
+    if (width >= NARROWEST) {
+        fprintf(stderr, "\r[%.*s] %s\033[K", width, bar, text);
+    } else {
+        fprintf(stderr, "\r%.*s\033[K", columns - 1, text);
+    }
     fflush(stderr);
     log->bar_shown = true;
     log->bar_time = now;

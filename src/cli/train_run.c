@@ -12,6 +12,8 @@
 typedef struct loop {
     train_run *run;
     double step_seconds; /* smoothed; 0: not known yet */
+    double began;        /* setting up is no part of what steps take */
+    double recent_loss;  /* of about the last 20 steps, for the bar; 0: not known yet */
     double loss_sum;     /* since the last line */
     int64_t loss_count;
     double last_save;
@@ -203,7 +205,7 @@ static bool out_of_time(const loop *l)
 static int fit_steps(loop *l)
 {
     train_run *run = l->run;
-    double share = seconds_so_far(run) / run->train_seconds; /* with what happens between steps */
+    double share = (cli_now() - l->began) / run->train_seconds; /* with what is between steps */
     double left = 60 * run->control->max_minutes - seconds_so_far(run) - last_validation_seconds(l);
     double more = 0.93 * left / (l->step_seconds * (share < 1.15 ? share : 1.15));
     int64_t steps = attn_trainer_steps(run->trainer) + (more > 1 ? (int64_t)more : 1);
@@ -228,7 +230,7 @@ static void note_time(loop *l, double seconds, const attn_train_result *r)
     p->tokens_per_s = (double)r->tokens / l->step_seconds;
     p->ceiling_share =
         attn_trainer_step_flops(run->trainer) / l->step_seconds / (1e9 * run->ceiling);
-    double share = seconds_so_far(run) / run->train_seconds;
+    double share = (cli_now() - l->began) / run->train_seconds;
     p->eta_s = (double)(p->steps - r->step) * l->step_seconds * share;
 }
 
@@ -252,6 +254,7 @@ static int after_step(loop *l, const attn_train_result *r)
     p->lr = r->lr;
     p->grad_norm = r->grad_norm;
     p->val = (double)NAN;
+    l->recent_loss = l->recent_loss > 0 ? 0.95 * l->recent_loss + 0.05 * r->loss : r->loss;
     l->loss_sum += r->loss;
     l->loss_count++;
     p->loss = l->loss_sum / (double)l->loss_count;
@@ -264,7 +267,9 @@ static int after_step(loop *l, const attn_train_result *r)
         l->loss_sum = 0;
         l->loss_count = 0;
     } else {
-        train_log_bar(&run->log, p);
+        train_progress recent = *p; /* a mean of the few steps since the last line would jump */
+        recent.loss = l->recent_loss;
+        train_log_bar(&run->log, &recent);
     }
     if (code == CLI_OK && due(c->sample_every, r->step, p->steps)) {
         code = sample(run);
@@ -307,7 +312,7 @@ static int step(loop *l)
 
 int train_loop(train_run *run)
 {
-    loop l = {.run = run, .last_save = cli_now()};
+    loop l = {.run = run, .last_save = cli_now(), .began = cli_now()};
     l.progress.steps = run->settings->steps;
     measure_ceiling(run);
     int code = CLI_OK;

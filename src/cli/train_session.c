@@ -188,8 +188,7 @@ void train_say_start(train_run *run)
     }
 }
 
-/* Nats per character of the held-out text, from nats per token. */
-static double per_char(const train_run *run, double loss)
+double train_nats_per_char(const train_run *run, double loss)
 {
     double chars = (double)run->text.held_out_chars;
     return chars > 0 ? loss * (double)(run->text.held_out - 1) / chars : (double)NAN;
@@ -206,7 +205,7 @@ int train_say_end(train_run *run, double val)
         json_pack("{s:s, s:I, s:s, s:s}", "event", "end", "step", (json_int_t)step, "reason",
                   reason, "file", run->stopped ? run->checkpoint : run->control->out);
     json_object_set_new(o, "val_loss", cli_json_number(val));
-    json_object_set_new(o, "val_nats_per_char", cli_json_number(per_char(run, val)));
+    json_object_set_new(o, "val_nats_per_char", cli_json_number(train_nats_per_char(run, val)));
     if (run->settings->base[0]) {
         json_object_set_new(o, "perplexity_before", cli_json_number(exp(run->val_before)));
         json_object_set_new(o, "perplexity", cli_json_number(exp(val)));
@@ -226,7 +225,7 @@ int train_say_end(train_run *run, double val)
     train_log_event(&run->log, o,
                     "%lld steps in %.0f s; validation loss %.4f nats/token, %.4f nats/character; "
                     "%.0f tokens/s; peak memory %s; %s",
-                    (long long)step, seconds, val, per_char(run, val), rate,
+                    (long long)step, seconds, val, train_nats_per_char(run, val), rate,
                     cli_bytes((double)cli_peak_rss(), memory, sizeof memory), run->control->out);
     return CLI_OK;
 }

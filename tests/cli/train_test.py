@@ -3,10 +3,12 @@
 Repro of one: train_test.py NAME. With --full as the first word also the long ones: a run killed 100 times, ten minutes on the novels,
 SmolLM2 fine-tuned; ATTN_TEST_KILLS is the number of kills.
 """
+import fcntl
 import json
 import math
 import os
 import pathlib
+import pty
 import random
 import resource
 import shutil
@@ -15,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 
@@ -130,7 +133,7 @@ class Runs(Case):
         self.assertIn("---- sample at step 10 ----", text)
         self.assertRegex(text, r"10 steps in \d+ s; validation loss")
         page = report.read_text()
-        for part in "Chart", "const run = ", "<h2>Settings</h2>", "<td>weight-decay</td>", "<h3>after step 10</h3>", "</html>":
+        for part in "Chart", "const run = ", "tokens of text.txt; ", "nats per token, ", " per character (perplexity ", "<h2>Settings</h2>", "<td>weight-decay</td>", "<h3>after step 10</h3>", "</html>":
             self.assertIn(part, page)
         self.assertNotRegex(page, r"<(script|link|img)[^>]*(src|href)=\"http")
 
@@ -145,6 +148,27 @@ class Runs(Case):
             done = self.train(*words, "--prompt", prompt)
             self.fails(done, 1, "--prompt")
             self.assertEqual(done.stdout, b"")
+
+    def test_bar_fits_the_terminal(self):
+        """A line that is wider than the terminal could not be drawn over."""
+        for columns in 30, 80:
+            terminal, other = pty.openpty()
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+            run = subprocess.Popen([ATTN, "train", "--data", self.text, "--out", self.folder / str(columns), *SMALL, "--steps", "200", "--log-every", "50"],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=other)
+            os.close(other)
+            drawn = b""
+            try:
+                while block := os.read(terminal, 65536):
+                    drawn += block
+            except OSError:  # the other end is closed
+                pass
+            os.close(terminal)
+            self.assertEqual(run.wait(timeout=60), 0, drawn)
+            bars = [line.split("\033")[0] for line in drawn.decode().split("\r") if "loss" in line]
+            self.assertGreater(len(bars), 0, drawn)
+            self.assertLess(max(map(len, bars)), columns)
+            self.assertEqual(columns > 50, all(line.startswith("[") for line in bars), bars[-1])
 
     def test_plan(self):
         words = ["--layers", "3", "--dim", "64", "--heads", "2", "--context", "64", "--batch", "8", "--steps", "30", "--sample-every", "0", "--json"]
