@@ -126,7 +126,7 @@ typedef struct cli_model {
 
 /** Known models, the default first; .name is NULL at the end. */
 extern const cli_model cli_models[];
-/** By name or title, upper and lower case alike; NULL for an unknown one. */
+/** By name, its beginning up to a hyphen ("smollm2") or file, upper and lower case alike; NULL for an unknown one. */
 const cli_model *cli_model_find(const char *name);
 /** The cache folder: $ATTN_CACHE, else ~/.cache/attn. malloc'd; NULL with a sentence said. */
 char *cli_cache_folder(void);

@@ -27,7 +27,10 @@ const cli_model cli_models[] = {
 const cli_model *cli_model_find(const char *name)
 {
     for (const cli_model *model = cli_models; model->name; model++) {
-        if (strcasecmp(model->name, name) == 0 || strcasecmp(model->file, name) == 0) {
+        size_t size = strlen(name);
+        bool begins = strncasecmp(model->name, name, size) == 0; /* "smollm2", "smollm2-135m" */
+        if ((begins && (model->name[size] == '-' || model->name[size] == '\0')) ||
+            strcasecmp(model->file, name) == 0) {
             return model;
         }
     }
@@ -84,6 +87,12 @@ char *cli_model_resolve(const char *name, int *code)
     const cli_model *model = name ? NULL : &cli_models[0];
     if (name) {
         if (access(name, F_OK) == 0 || (model = cli_model_find(name)) == NULL) {
+            if (access(name, F_OK) != 0 && strpbrk(name, "./") == NULL) {
+                *code = cli_fail("%s: there is no such file, and no model is known by that name; "
+                                 "`attn fetch' lists them",
+                                 name);
+                return NULL;
+            }
             char *copy = strdup(name); /* opening it says what is wrong with it */
             if (copy == NULL) {
                 *code = cli_fail("not enough memory");

@@ -41,10 +41,8 @@ attn_status train_add_adapters(const train_settings *settings, attn_module *gpt)
 
 static int open_base(train_run *run, base *b)
 {
-    const char *name = run->settings->base;
     int code = CLI_FAILED;
-    b->path =
-        cli_model_resolve(strcasecmp(name, "smollm2") == 0 ? cli_models[0].name : name, &code);
+    b->path = cli_model_resolve(run->settings->base, &code);
     if (b->path == NULL) {
         return code;
     }

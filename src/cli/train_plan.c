@@ -11,6 +11,7 @@
 /* What one step of a model of so many layers takes. */
 typedef struct trial {
     double pass_seconds, parameters, passes;
+    double forward_seconds; /* a batch of validation; 0 where nothing is held out */
 } trial;
 
 /* The run's own trainer on a shallower model: one step to find its memory, then one that is timed. */
@@ -33,6 +34,11 @@ static attn_status run_trial(const train_run *run, attn_module *gpt, trial *t)
         double start = cli_now();
         status = attn_trainer_step(trainer, NULL);
         t->pass_seconds = fmin(t->pass_seconds, cli_now() - start);
+    }
+    double loss, start = cli_now();
+    if (status == ATTN_OK && run->text.held_out >= 2) {
+        status = attn_trainer_evaluate(trainer, 1, &loss);
+        t->forward_seconds = cli_now() - start;
     }
     if (status == ATTN_OK) {
         size_t parameters, passes;
@@ -85,13 +91,14 @@ attn_status train_plan_make(const train_run *run, const attn_gpt_options *model,
     plan->bytes = extrapolate(one.parameters, few.parameters, depth, model->layers) +
                   extrapolate(one.passes, few.passes, depth, model->layers) + base_bytes + PROGRAM +
                   (double)run->text.size + (double)run->text.count * sizeof(int32_t);
-    /* Validation is the forward part of a step, about a third of its time a token. */
-    double token = pass / (double)(s->batch * s->context) / 3;
-    double windows = (double)(c->eval_windows * s->context);
-    double part = fmin(windows, (double)run->text.held_out);
-    int64_t times = c->eval_every > 0 ? s->steps / c->eval_every : 0;
-    double whole = (double)run->text.held_out * (s->base[0] ? 2 : 1);
-    plan->seconds = (double)s->steps * plan->step_seconds + token * (part * (double)times + whole);
+    /* Validation: some windows now and then and at the last step; all of them at the end and, of a base, before. */
+    double forward = extrapolate(one.forward_seconds, few.forward_seconds, depth, model->layers);
+    double all = ceil((double)run->text.held_out / (double)s->context);
+    double part = fmin((double)c->eval_windows, all);
+    double times = c->eval_every > 0 ? ceil((double)s->steps / (double)c->eval_every) : 0;
+    double batches =
+        ceil(part / (double)s->batch) * times + ceil(all / (double)s->batch) * (s->base[0] ? 2 : 1);
+    plan->seconds = (double)s->steps * plan->step_seconds + forward * batches;
     return ATTN_OK;
 }
 

@@ -81,6 +81,7 @@ class Files(Case):
                     self.fails(attn("generate", "--model", path, "a"), 1, path)
                     self.fails(attn("info", path), 1, path)
             self.fails(attn("generate", "--model", f"{folder}/none.gguf", "a"), 1, "none.gguf")
+            self.fails(attn("generate", "--model", "smolm2", "a"), 1, "smolm2", "attn fetch")
             self.fails(attn("generate", "--model", folder, "a"), 1, folder)
             other = f"{folder}/other.gguf"
             pathlib.Path(other).write_bytes(data.replace(b"llama", b"phi99"))
