@@ -46,6 +46,14 @@ typedef struct attn_tape attn_tape;
 ATTN_API attn_status attn_tensor_create(attn_dtype dtype, int ndim, const int64_t *shape,
                                         attn_tensor **tensor);
 
+/**
+ * Tensors of zeros that lie one after the other in one piece of memory: tensors[i] is [rows[i], columns], or [rows[i]] where columns is 0. Each
+ * is a leaf of its own, with its own reference and gradient; attn_tensor_linear_joined takes them as one matrix. attn_tensor_write of one counts
+ * as a change of all. tensors[count] are NULL on failure. Errors: as attn_tensor_create.
+ */
+ATTN_API attn_status attn_tensor_create_joined(attn_dtype dtype, int count, const int64_t *rows,
+                                               int64_t columns, attn_tensor **tensors);
+
 /** A dense copy of what a view shows (f32 or f64, any strides). As attn_tensor_create otherwise. */
 ATTN_API attn_status attn_tensor_from(const attn_view *values, attn_tensor **tensor);
 
@@ -168,6 +176,9 @@ ATTN_API attn_tensor *attn_tensor_log(attn_tape *tape, attn_tensor *a);
 /** silu(gate)·up, same shapes */
 ATTN_API attn_tensor *attn_tensor_swiglu(attn_tape *tape, attn_tensor *gate, attn_tensor *up);
 
+/** The same of [.., 2·n], gate in the first half of the last dimension and up in the second → [.., n] */
+ATTN_API attn_tensor *attn_tensor_swiglu_joined(attn_tape *tape, attn_tensor *both);
+
 /**
  * Kept elements × 1/(1−p), the others 0; 0 ≤ p < 1 (0: a itself). Philox4x32-10, key = seed, counter = element index/4 (row-major),
  * word = index mod 4, kept when word ≥ ⌊p·2³²⌋: the same for any number of threads, and made again in backward instead of kept.
@@ -195,6 +206,15 @@ ATTN_API attn_tensor *attn_tensor_linear(attn_tape *tape, attn_tensor *x, attn_t
                                          attn_tensor *bias);
 
 /**
+ * Several layers that read one x, their results side by side: x [.., in], weights[count] [outᵢ, in], biases[count] [outᵢ] or NULL each, biases NULL: none
+ * → [.., Σ outᵢ]. The numbers of attn_tensor_linear for each. One product, forward and back, where weights (and biases) were made by
+ * attn_tensor_create_joined in this order; else one for each. count: 1 … 8.
+ */
+ATTN_API attn_tensor *attn_tensor_linear_joined(attn_tape *tape, attn_tensor *x, int count,
+                                                attn_tensor *const *weights,
+                                                attn_tensor *const *biases);
+
+/**
  * Attention, fused: out = softmax(…)·v as attn_sdpa computes it, with O(len) memory forward and back. q, k, v [batch, heads, len, dim].
  *   options   as attn_sdpa's, NULL for defaults; copied, arrays of lengths and offsets too; the memory of mask and bias views must stay until the tape is cleared.
  *             `weights` may be asked for (no gradient flows through it); lse and scratch must be unset.
@@ -211,6 +231,24 @@ typedef struct attn_tensor_sdpa_terms {
 ATTN_API attn_tensor *attn_tensor_sdpa(attn_tape *tape, const attn_sdpa_options *options,
                                        attn_tensor *q, attn_tensor *k, attn_tensor *v,
                                        const attn_tensor_sdpa_terms *terms);
+
+/** Rotary embedding of q and k, as attn_tensor_rope does it. */
+typedef struct attn_tensor_rotation {
+    const int64_t *positions; /**< [batch·len], copied; NULL: 0 … len−1 in every sequence */
+    double theta;
+    int64_t dims; /**< 0: all of a head */
+    attn_rope_pairing pairing;
+} attn_tensor_rotation;
+
+/**
+ * Self-attention on q, k and v side by side: qkv [batch, len, (heads + 2·heads_kv)·dim], q's heads first → [batch, len, heads·dim]. The numbers of
+ * slice, reshape, transpose, attn_tensor_rope and attn_tensor_sdpa, without their copies. options: as there; rotation: NULL for none.
+ * With a rotation, a qkv that only the tape holds is rotated where it is and refused as an input from then on (do not read it either);
+ * one that is a leaf, a view or retained is copied first.
+ */
+ATTN_API attn_tensor *attn_tensor_sdpa_joined(attn_tape *tape, const attn_sdpa_options *options,
+                                              const attn_tensor_rotation *rotation,
+                                              attn_tensor *qkv, int64_t heads, int64_t heads_kv);
 
 /* ---- shapes: views wherever strides allow it ----------------------------------------------------- */
 

@@ -100,19 +100,18 @@ static attn_status add_projections(attn_module *m, const attn_nn_options *full)
     for (uint64_t i = 0; i < 4; i++) {
         own[i] = nn_child(full, i);
     }
+    const nn_linear_spec specs[3] = {
+        {names[0], own[0], q, &a->q}, {names[1], own[1], kv, &a->k}, {names[2], own[2], kv, &a->v}};
     attn_status status;
     if (names[4]) {
         status = nn_add_linear(m, names[4], &own[0], o->dim, q + 2 * kv, o->bias, o->naming, 1.0,
                                &a->qkv);
+    } else if (o->kv_dim == o->dim) {
+        status = nn_add_linears(m, 3, specs, o->dim, o->bias, o->naming);
     } else {
-        status = nn_add_linear(m, names[0], &own[0], o->dim, q, o->bias, o->naming, 1.0, &a->q);
+        status = nn_add_linears(m, 1, specs, o->dim, o->bias, o->naming);
         if (status == ATTN_OK) {
-            status =
-                nn_add_linear(m, names[1], &own[1], o->kv_dim, kv, o->bias, o->naming, 1.0, &a->k);
-        }
-        if (status == ATTN_OK) {
-            status =
-                nn_add_linear(m, names[2], &own[2], o->kv_dim, kv, o->bias, o->naming, 1.0, &a->v);
+            status = nn_add_linears(m, 2, specs + 1, o->kv_dim, o->bias, o->naming);
         }
     }
     if (status == ATTN_OK) {
@@ -194,24 +193,23 @@ static attn_tensor *split_heads(attn_tape *tape, attn_tensor *x, int64_t heads, 
     return attn_tensor_transpose(tape, attn_tensor_reshape(tape, x, 4, shape), 1, 2);
 }
 
-static void project(attn_tape *tape, const nn_attention *a, attn_tensor *x, attn_tensor *memory,
-                    attn_tensor *qkv[3])
+/* q, k and v side by side, where they come from one x and no adapter is beside one of them; else NULL, or a failure. */
+static attn_tensor *project_joined(attn_tape *tape, const nn_attention *a, attn_tensor *x,
+                                   const attn_tensor *memory)
+{
+    attn_module *three[3] = {a->q, a->k, a->v};
+    if (a->qkv) {
+        return attn_nn_linear(tape, a->qkv, x);
+    }
+    return memory == x && nn_can_join(3, three) ? nn_joined(tape, 3, three, x) : NULL;
+}
+
+static attn_tensor *project(attn_tape *tape, const nn_attention *a, attn_module *linear,
+                            attn_tensor *x)
 {
     const attn_nn_attention_options *o = &a->options;
-    if (a->qkv) {
-        int64_t q = o->heads * o->head_dim, kv = o->heads_kv * o->head_dim;
-        attn_tensor *all = attn_nn_linear(tape, a->qkv, x);
-        qkv[0] = attn_tensor_slice(tape, all, -1, 0, q);
-        qkv[1] = attn_tensor_slice(tape, all, -1, q, q + kv);
-        qkv[2] = attn_tensor_slice(tape, all, -1, q + kv, q + 2 * kv);
-    } else {
-        qkv[0] = attn_nn_linear(tape, a->q, x);
-        qkv[1] = attn_nn_linear(tape, a->k, memory);
-        qkv[2] = attn_nn_linear(tape, a->v, memory);
-    }
-    for (int i = 0; i < 3; i++) {
-        qkv[i] = split_heads(tape, qkv[i], i ? o->heads_kv : o->heads, o->head_dim);
-    }
+    int64_t heads = linear == a->q ? o->heads : o->heads_kv;
+    return split_heads(tape, attn_nn_linear(tape, linear, x), heads, o->head_dim);
 }
 
 static bool check_shapes(attn_tape *tape, const attn_nn_attention_options *o, const attn_tensor *x,
@@ -261,6 +259,22 @@ static attn_sdpa_options sdpa_options(const attn_module *module, const attn_nn_a
     return o;
 }
 
+/* q, k and v each by themselves. */
+static attn_tensor *attend_apart(attn_tape *tape, const nn_attention *a,
+                                 const attn_sdpa_options *options, const attn_tensor_rotation *r,
+                                 attn_tensor *x, attn_tensor *memory)
+{
+    attn_tensor *q = project(tape, a, a->q, x), *k = project(tape, a, a->k, memory);
+    if (r) {
+        q = attn_tensor_rope(tape, q, r->positions, r->theta, r->dims, r->pairing);
+        k = attn_tensor_rope(tape, k, r->positions, r->theta, r->dims, r->pairing);
+    }
+    attn_tensor *out = attn_tensor_sdpa(tape, options, q, k, project(tape, a, a->v, memory), NULL);
+    int64_t shape[3] = {attn_tensor_size(x, 0), attn_tensor_size(x, 1),
+                        a->options.heads * a->options.head_dim};
+    return attn_tensor_reshape(tape, attn_tensor_transpose(tape, out, 1, 2), 3, shape);
+}
+
 attn_tensor *attn_nn_attention(attn_tape *tape, attn_module *module, const attn_nn_attend *attend,
                                attn_tensor *x, attn_tensor *memory)
 {
@@ -273,20 +287,20 @@ attn_tensor *attn_nn_attention(attn_tape *tape, attn_module *module, const attn_
     if (!check_shapes(tape, o, x, memory, a->qkv != NULL)) {
         return NULL;
     }
-    attn_tensor *qkv[3];
-    project(tape, a, x, memory, qkv);
-    if (o->position == ATTN_POSITION_ROPE) {
-        const int64_t *positions = attend ? attend->positions : NULL;
-        for (int i = 0; i < 2; i++) {
-            qkv[i] = attn_tensor_rope(tape, qkv[i], memory == x ? positions : NULL, o->rope_theta,
-                                      0, o->rope_pairing);
-        }
-    }
     attn_sdpa_options options = sdpa_options(module, attend);
     attn_view slopes = attn_tensor_view(a->slopes);
     options.alibi = a->slopes ? &slopes : NULL;
-    attn_tensor *out = attn_tensor_sdpa(tape, &options, qkv[0], qkv[1], qkv[2], NULL);
-    int64_t shape[3] = {attn_tensor_size(x, 0), attn_tensor_size(x, 1), o->heads * o->head_dim};
-    return attn_nn_linear(
-        tape, a->o, attn_tensor_reshape(tape, attn_tensor_transpose(tape, out, 1, 2), 3, shape));
+    bool rotated = o->position == ATTN_POSITION_ROPE;
+    const attn_tensor_rotation rotation = {.positions =
+                                               attend && memory == x ? attend->positions : NULL,
+                                           .theta = o->rope_theta,
+                                           .pairing = o->rope_pairing};
+    attn_tensor *out, *joined = project_joined(tape, a, x, memory);
+    if (joined || attn_tape_status(tape) != ATTN_OK) {
+        out = attn_tensor_sdpa_joined(tape, &options, rotated ? &rotation : NULL, joined, o->heads,
+                                      o->heads_kv);
+    } else {
+        out = attend_apart(tape, a, &options, rotated ? &rotation : NULL, x, memory);
+    }
+    return attn_nn_linear(tape, a->o, out);
 }

@@ -64,11 +64,11 @@ static attn_status give(attn_status status, attn_module *module, const char *nam
     return status;
 }
 
-attn_status nn_matrix(attn_module *module, const char *name, const attn_nn_options *full,
-                      const int64_t shape[2], double gain, attn_tensor **tensor)
+attn_status nn_matrix_in(attn_tensor *made, attn_module *module, const char *name,
+                         const attn_nn_options *full, const int64_t shape[2], double gain,
+                         attn_tensor **tensor)
 {
-    attn_tensor *made = NULL;
-    attn_status status = attn_tensor_create(full->dtype, 2, shape, &made);
+    attn_status status = made ? ATTN_OK : attn_tensor_create(full->dtype, 2, shape, &made);
     if (status == ATTN_OK && full->init != ATTN_INIT_ZERO) {
         attn_view view = attn_tensor_write(made);
         double limit = gain * sqrt(6.0 / (double)(shape[0] + shape[1]));
@@ -79,14 +79,26 @@ attn_status nn_matrix(attn_module *module, const char *name, const attn_nn_optio
     return give(status, module, name, made, tensor);
 }
 
-attn_status nn_vector(attn_module *module, const char *name, const attn_nn_options *full,
-                      int64_t size, double value, attn_tensor **tensor)
+attn_status nn_matrix(attn_module *module, const char *name, const attn_nn_options *full,
+                      const int64_t shape[2], double gain, attn_tensor **tensor)
 {
-    attn_tensor *made = NULL;
-    attn_status status = attn_tensor_create(full->dtype, 1, &size, &made);
+    return nn_matrix_in(NULL, module, name, full, shape, gain, tensor);
+}
+
+attn_status nn_vector_in(attn_tensor *made, attn_module *module, const char *name,
+                         const attn_nn_options *full, int64_t size, double value,
+                         attn_tensor **tensor)
+{
+    attn_status status = made ? ATTN_OK : attn_tensor_create(full->dtype, 1, &size, &made);
     if (status == ATTN_OK && value != 0.0) {
         attn_view view = attn_tensor_write(made);
         status = attn_fill_uniform(0, 0, value, value, &view);
     }
     return give(status, module, name, made, tensor);
+}
+
+attn_status nn_vector(attn_module *module, const char *name, const attn_nn_options *full,
+                      int64_t size, double value, attn_tensor **tensor)
+{
+    return nn_vector_in(NULL, module, name, full, size, value, tensor);
 }

@@ -17,7 +17,16 @@ attn_nn_options nn_child(const attn_nn_options *full, uint64_t index);
 attn_status nn_matrix(attn_module *module, const char *name, const attn_nn_options *full,
                       const int64_t shape[2], double gain, attn_tensor **tensor);
 
-/* A vector of one value. */
+/* The same in a tensor that is there, whose reference it takes; NULL: in one of its own. */
+attn_status nn_matrix_in(attn_tensor *made, attn_module *module, const char *name,
+                         const attn_nn_options *full, const int64_t shape[2], double gain,
+                         attn_tensor **tensor);
+
+/* A vector of one value; made: as above. */
+attn_status nn_vector_in(attn_tensor *made, attn_module *module, const char *name,
+                         const attn_nn_options *full, int64_t size, double value,
+                         attn_tensor **tensor);
+
 attn_status nn_vector(attn_module *module, const char *name, const attn_nn_options *full,
                       int64_t size, double value, attn_tensor **tensor);
 

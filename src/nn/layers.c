@@ -26,8 +26,10 @@ attn_status nn_no_place(attn_module **module)
 
 /* ---- linear ------------------------------------------------------------------------------------ */
 
-attn_status nn_linear_make(const attn_nn_options *full, int64_t in, int64_t out, bool bias,
-                           bool transposed, double gain, attn_module **module)
+/* A linear layer; `transposed`: weight [in, out]; `gain` times the initial values; `made`: nn_matrix_in's weight, nn_vector_in's bias. */
+static attn_status make_linear(attn_tensor *const made[2], const attn_nn_options *full, int64_t in,
+                               int64_t out, bool bias, bool transposed, double gain,
+                               attn_module **module)
 {
     *module = NULL;
     attn_status status = nn_positive("in_features", in, "64");
@@ -44,12 +46,16 @@ attn_status nn_linear_make(const attn_nn_options *full, int64_t in, int64_t out,
     nn_linear *l = &m->as.linear;
     *l = (nn_linear){.in = in, .out = out, .transposed = transposed};
     int64_t shape[2] = {transposed ? in : out, transposed ? out : in};
-    status = nn_matrix(m, "weight", full, shape, gain, &l->weight);
+    attn_tensor_retain(made[0]);
+    status = nn_matrix_in(made[0], m, "weight", full, shape, gain, &l->weight);
     if (status == ATTN_OK && bias) {
-        status = nn_vector(m, "bias", full, out, 0.0, &l->bias);
+        attn_tensor_retain(made[1]);
+        status = nn_vector_in(made[1], m, "bias", full, out, 0.0, &l->bias);
     }
     return nn_finish(status, m, module);
 }
+
+static attn_tensor *const own_memory[2] = {NULL, NULL};
 
 attn_status attn_nn_linear_create(const attn_nn_options *options, int64_t in_features,
                                   int64_t out_features, bool bias, attn_module **module)
@@ -60,7 +66,7 @@ attn_status attn_nn_linear_create(const attn_nn_options *options, int64_t in_fea
         status = nn_options(options, &full);
     }
     return status == ATTN_OK
-               ? nn_linear_make(&full, in_features, out_features, bias, false, 1.0, module)
+               ? make_linear(own_memory, &full, in_features, out_features, bias, false, 1.0, module)
                : status;
 }
 
@@ -196,8 +202,82 @@ attn_status nn_add_linear(attn_module *parent, const char *name, const attn_nn_o
     attn_module *linear = NULL;
     *slot = NULL;
     attn_status status =
-        nn_linear_make(full, in, out, bias, naming == ATTN_NAMES_GPT2, gain, &linear);
+        make_linear(own_memory, full, in, out, bias, naming == ATTN_NAMES_GPT2, gain, &linear);
     return status == ATTN_OK ? nn_add(parent, name, linear, slot) : status;
+}
+
+enum { JOINED = 3 };
+
+/* Weights one after the other in memory, and biases; NULLs where the layers keep their own. */
+static attn_status joined_memory(int count, const nn_linear_spec *specs, int64_t in, bool bias,
+                                 attn_tensor *made[JOINED][2])
+{
+    int64_t rows[JOINED];
+    attn_tensor *weights[JOINED], *biases[JOINED] = {NULL};
+    for (int i = 0; i < count; i++) {
+        rows[i] = specs[i].out;
+    }
+    attn_dtype dtype = specs[0].options.dtype;
+    attn_status status = attn_tensor_create_joined(dtype, count, rows, in, weights);
+    if (status == ATTN_OK && bias) {
+        status = attn_tensor_create_joined(dtype, count, rows, 0, biases);
+    }
+    for (int i = 0; i < count; i++) {
+        made[i][0] = weights[i];
+        made[i][1] = biases[i];
+    }
+    return status;
+}
+
+attn_status nn_add_linears(attn_module *parent, int count, const nn_linear_spec *specs, int64_t in,
+                           bool bias, attn_naming naming)
+{
+    attn_tensor *made[JOINED][2] = {{NULL}};
+    attn_status status = nn_positive("in_features", in, "64");
+    for (int i = 0; i < count && status == ATTN_OK; i++) {
+        *specs[i].slot = NULL;
+        status = nn_positive("out_features", specs[i].out, "64");
+    }
+    bool transposed = naming == ATTN_NAMES_GPT2;
+    if (status == ATTN_OK && !transposed) {
+        status = joined_memory(count, specs, in, bias, made);
+    }
+    for (int i = 0; i < count && status == ATTN_OK; i++) {
+        const nn_linear_spec *s = &specs[i];
+        attn_module *linear = NULL;
+        status = make_linear(made[i], &s->options, in, s->out, bias, transposed, 1.0, &linear);
+        status = status == ATTN_OK ? nn_add(parent, s->name, linear, s->slot) : status;
+    }
+    for (int i = 0; i < count; i++) {
+        attn_tensor_release(made[i][0]);
+        attn_tensor_release(made[i][1]);
+    }
+    return status;
+}
+
+bool nn_can_join(int count, attn_module *const *linears)
+{
+    for (int i = 0; i < count; i++) {
+        const nn_linear *l = linears[i] ? &linears[i]->as.linear : NULL;
+        if (!l || l->transposed || l->lora_a) {
+            return false;
+        }
+    }
+    return true;
+}
+
+attn_tensor *nn_joined(attn_tape *tape, int count, attn_module *const *linears, attn_tensor *x)
+{
+    attn_tensor *weights[JOINED], *biases[JOINED];
+    for (int i = 0; i < count; i++) {
+        if (!nn_ready(tape, linears[i], NN_LINEAR, x) ||
+            !nn_last_is(tape, x, "linear", "in_features", linears[i]->as.linear.in)) {
+            return NULL;
+        }
+        weights[i] = linears[i]->as.linear.weight;
+        biases[i] = linears[i]->as.linear.bias;
+    }
+    return attn_tensor_linear_joined(tape, x, count, weights, biases);
 }
 
 attn_status attn_nn_mlp_create(const attn_nn_options *options, attn_mlp_kind kind, int64_t dim,
@@ -226,14 +306,10 @@ attn_status attn_nn_mlp_create(const attn_nn_options *options, attn_mlp_kind kin
     nn_mlp *p = &m->as.mlp;
     p->kind = kind;
     const char *const *names = mlp_names[naming];
-    if (kind == ATTN_MLP_SWIGLU) {
-        attn_nn_options own = nn_child(&full, 0);
-        status = nn_add_linear(m, names[0], &own, dim, hidden, bias, naming, 1.0, &p->gate);
-    }
-    if (status == ATTN_OK) {
-        attn_nn_options own = nn_child(&full, 1);
-        status = nn_add_linear(m, names[1], &own, dim, hidden, bias, naming, 1.0, &p->up);
-    }
+    const nn_linear_spec inner[2] = {{names[0], nn_child(&full, 0), hidden, &p->gate},
+                                     {names[1], nn_child(&full, 1), hidden, &p->up}};
+    int gates = kind == ATTN_MLP_SWIGLU;
+    status = nn_add_linears(m, 1 + gates, inner + 1 - gates, dim, bias, naming);
     if (status == ATTN_OK) {
         attn_nn_options own = nn_child(&full, 2);
         status = nn_add_linear(m, names[2], &own, hidden, dim, bias, naming,
@@ -248,6 +324,11 @@ attn_tensor *attn_nn_mlp(attn_tape *tape, attn_module *module, attn_tensor *x)
         return NULL;
     }
     const nn_mlp *p = &module->as.mlp;
+    attn_module *pair[2] = {p->gate, p->up};
+    if (p->kind == ATTN_MLP_SWIGLU && nn_can_join(2, pair)) {
+        attn_tensor *both = nn_joined(tape, 2, pair, x);
+        return attn_nn_linear(tape, p->down, attn_tensor_swiglu_joined(tape, both));
+    }
     attn_tensor *up = attn_nn_linear(tape, p->up, x), *inner = NULL;
     switch (p->kind) {
     case ATTN_MLP_SWIGLU:

@@ -12,14 +12,28 @@ attn_status nn_positive(const char *name, int64_t value, const char *example);
 /* *module = NULL; ARGUMENT where module is NULL itself. */
 attn_status nn_no_place(attn_module **module);
 
-/* A linear layer; `transposed`: weight [in, out]; `gain` times the initial values. */
-attn_status nn_linear_make(const attn_nn_options *full, int64_t in, int64_t out, bool bias,
-                           bool transposed, double gain, attn_module **module);
-
 /* The same, hung under `name`; transposed where the naming has it so. */
 attn_status nn_add_linear(attn_module *parent, const char *name, const attn_nn_options *full,
                           int64_t in, int64_t out, bool bias, attn_naming naming, double gain,
                           attn_module **slot);
+
+/* One of several linear layers that read the same x. */
+typedef struct nn_linear_spec {
+    const char *name;
+    attn_nn_options options; /* its own seed */
+    int64_t out;
+    attn_module **slot;
+} nn_linear_spec;
+
+/* Hangs them under their names, with weights that attn_tensor_linear_joined takes as one (but for weights [in, out]). */
+attn_status nn_add_linears(attn_module *parent, int count, const nn_linear_spec *specs, int64_t in,
+                           bool bias, attn_naming naming);
+
+/* Whether nn_joined can stand for attn_nn_linear on each: no adapters, weights [out, in]. */
+bool nn_can_join(int count, attn_module *const *linears);
+
+/* The results of linear layers side by side. */
+attn_tensor *nn_joined(attn_tape *tape, int count, attn_module *const *linears, attn_tensor *x);
 
 /* The module is there and of a kind, or the tape fails with a text. */
 bool nn_is(attn_tape *tape, const attn_module *module, nn_kind kind);

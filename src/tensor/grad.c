@@ -30,6 +30,69 @@ static attn_tensor *open_leaf(attn_tensor *t, bool *accumulate)
     return t->grad;
 }
 
+/* Whether the leaves' gradients are one matrix that nobody else sees. */
+static bool one_matrix(int count, attn_tensor *const *leaves)
+{
+    const attn_tensor *first = leaves[0]->grad;
+    for (int i = 0; i < count; i++) {
+        const attn_tensor *g = leaves[i]->grad;
+        if (!g || g->references != 1 || g->storage != first->storage ||
+            (i > 0 && !attn_view_follows(&leaves[i - 1]->grad->view, &g->view))) {
+            return false;
+        }
+    }
+    return first->storage->references == count;
+}
+
+/* New memory for all of them. */
+static attn_status make_matrix(int count, attn_tensor *const *leaves, int64_t rows)
+{
+    attn_view part = leaves[0]->view;
+    int64_t shape[2] = {rows, part.shape[1]}, row = 0;
+    attn_tensor *all = attn_tensor_make(NULL, part.dtype, part.ndim, shape, NULL);
+    for (int i = 0; all && i < count; i++) {
+        int64_t end = row + leaves[i]->view.shape[0];
+        part = attn_view_cut(all->view, 0, row, end);
+        attn_tensor_release(leaves[i]->grad);
+        leaves[i]->grad = attn_tensor_alias(all, &part);
+        if (!leaves[i]->grad) {
+            attn_tensor_release(all);
+            return ATTN_ERR_NO_MEMORY;
+        }
+        row = end;
+    }
+    attn_tensor_release(all);
+    return all ? ATTN_OK : ATTN_ERR_NO_MEMORY;
+}
+
+attn_status attn_grad_open_joined(int count, attn_tensor *const *leaves, bool *accumulate,
+                                  attn_view *view)
+{
+    int64_t rows = 0;
+    int valid = 0;
+    *view = (attn_view){.data = NULL};
+    for (int i = 0; i < count; i++) {
+        rows += leaves[i]->view.shape[0];
+        valid += leaves[i]->grad_valid;
+    }
+    bool ready = (valid == 0 || valid == count) && one_matrix(count, leaves);
+    if (!ready && valid > 0) {
+        return ATTN_OK;
+    }
+    attn_status status = ready ? ATTN_OK : make_matrix(count, leaves, rows);
+    if (status != ATTN_OK) {
+        return status;
+    }
+    *view = leaves[0]->grad->view;
+    view->shape[0] = rows;
+    *accumulate = valid > 0;
+    leaves[0]->grad->storage->version++;
+    for (int i = 0; i < count; i++) {
+        leaves[i]->grad_valid = true;
+    }
+    return ATTN_OK;
+}
+
 attn_tensor *attn_grad_open(attn_tape *tape, attn_tensor *t, bool *accumulate)
 {
     if (!t->tape) {
@@ -158,6 +221,20 @@ attn_status attn_grad_dense(attn_tape *tape, attn_tensor *t, attn_tensor *dy,
                             attn_grad_target *target)
 {
     return open_target(tape, t, dy, fits_dense, target);
+}
+
+attn_status attn_grad_fresh(attn_tape *tape, attn_tensor *t, attn_grad_target *target)
+{
+    *target = (attn_grad_target){.owner = t};
+    if (t->requires_grad && !(t->tape ? t->grad != NULL : t->grad_valid)) {
+        return attn_grad_rows(tape, t, NULL, target);
+    }
+    target->scratch = scratch_as(tape, &t->view, NULL);
+    if (!target->scratch) {
+        return ATTN_ERR_NO_MEMORY;
+    }
+    attn_view_rows(&target->scratch->view, &target->rows);
+    return ATTN_OK;
 }
 
 attn_status attn_grad_done(attn_tape *tape, attn_grad_target *target, attn_status status)

@@ -33,6 +33,13 @@ bool attn_op_begin(attn_tape *tape, const attn_op *op, int count, attn_tensor *c
             }
             return false;
         }
+        if (t->taken) {
+            attn_op_fail(tape, ATTN_ERR_ARGUMENT,
+                         "%s: input %d was given to attn_tensor_sdpa_joined, which wrote over it; "
+                         "attn_tensor_retain it before that call and it is copied there",
+                         op->name, i);
+            return false;
+        }
         if (t->tape && t->tape != tape) {
             attn_op_fail(tape, ATTN_ERR_ARGUMENT,
                          "%s: input %d was recorded on another tape; use one tape, or "

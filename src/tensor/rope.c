@@ -34,6 +34,15 @@ static attn_status rope_backward(attn_tape *tape, const attn_node *node, attn_te
     return status;
 }
 
+int64_t *attn_op_positions(attn_tape *tape, const int64_t *positions, int64_t batch, int64_t len)
+{
+    int64_t count = batch * len, *copy = attn_op_memory(tape, sizeof *copy * (size_t)count);
+    for (int64_t i = 0; copy && i < count; i++) {
+        copy[i] = positions ? positions[i] : i % len;
+    }
+    return copy;
+}
+
 static const attn_op rope_op = {"rope", rope_backward};
 
 static bool check(attn_tape *tape, const attn_tensor *x, double theta, int64_t dims)
@@ -66,16 +75,12 @@ attn_tensor *attn_tensor_rope(attn_tape *tape, attn_tensor *x, const int64_t *po
         return NULL;
     }
     const int64_t *shape = x->view.shape;
-    int64_t count = shape[0] * shape[2];
-    int64_t *copy = attn_op_memory(tape, sizeof *copy * (size_t)count);
+    int64_t *copy = attn_op_positions(tape, positions, shape[0], shape[2]);
     attn_tensor *out = copy ? attn_op_result(tape, x->view.dtype, 4, shape,
                                              x->view.stride[3] == 1 ? &x->view : NULL)
                             : NULL;
     if (!out) {
         return NULL;
-    }
-    for (int64_t i = 0; i < count; i++) {
-        copy[i] = positions ? positions[i] : i % shape[2];
     }
     attn_params params = {.number = {theta}, .integer = {dims, (int64_t)pairing}, .data = copy};
     attn_status status = attn_loop_copy(tape->context, &x->view, &out->view, 1.0, false);

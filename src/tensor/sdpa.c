@@ -33,8 +33,8 @@ static const int64_t *keep_array(const int64_t *given, int64_t count, int64_t **
     return kept;
 }
 
-/* A copy of options that lives as long as the tape's results. NULL: failed. */
-static saved_call *save_call(attn_tape *tape, const attn_sdpa_options *given, int64_t batch)
+attn_sdpa_options *attn_op_keep_options(attn_tape *tape, const attn_sdpa_options *given,
+                                        int64_t batch)
 {
     attn_sdpa_options o = attn_sdpa_options_init();
     if (given) {
@@ -59,7 +59,7 @@ static saved_call *save_call(attn_tape *tape, const attn_sdpa_options *given, in
     call->options.lengths_q = keep_array(o.lengths_q, batch, &room);
     call->options.lengths_k = keep_array(o.lengths_k, batch, &room);
     call->options.q_offset = keep_array(o.q_offset, offsets, &room);
-    return call;
+    return &call->options;
 }
 
 /* t (one more reference), or a dense copy where its last stride is not 1. */
@@ -71,10 +71,10 @@ static attn_tensor *unit(attn_tape *tape, attn_tensor *t)
 }
 
 /* The inputs as libattn reads them, and options that point to them; let_go in any case. */
-static attn_status hold(attn_tape *tape, const saved_call *call, attn_tensor *const *in,
+static attn_status hold(attn_tape *tape, const attn_sdpa_options *kept, attn_tensor *const *in,
                         attn_tensor **held, attn_sdpa_options *o)
 {
-    *o = call->options;
+    *o = *kept;
     for (int i = Q; i < INPUTS; i++) {
         held[i] = in[i] ? unit(tape, in[i]) : NULL;
         if (in[i] && !held[i]) {
@@ -202,7 +202,7 @@ attn_tensor *attn_tensor_sdpa(attn_tape *tape, const attn_sdpa_options *options,
     }
     attn_tensor *held[INPUTS] = {NULL}, *out = NULL, *lse = NULL;
     attn_sdpa_options o;
-    saved_call *call = save_call(tape, options, q->view.shape[0]);
+    attn_sdpa_options *call = attn_op_keep_options(tape, options, q->view.shape[0]);
     attn_status status = call ? hold(tape, call, in, held, &o) : ATTN_ERR_NO_MEMORY;
     if (status == ATTN_OK) {
         const attn_view *like = &held[Q]->view;

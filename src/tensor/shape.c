@@ -73,6 +73,21 @@ attn_view attn_view_swapped(attn_view v, int dim0, int dim1)
     return v;
 }
 
+attn_view attn_view_transposed(const attn_view *v)
+{
+    return attn_view_swapped(*v, v->ndim - 2, v->ndim - 1);
+}
+
+bool attn_view_follows(const attn_view *a, const attn_view *b)
+{
+    int64_t stride = a->ndim > 1 ? a->shape[1] : 1; /* rows without gaps */
+    bool alike = a->dtype == b->dtype && a->ndim == b->ndim && a->ndim <= 2 &&
+                 (a->ndim < 2 || a->shape[1] == b->shape[1]);
+    return alike && attn_view_is_dense(a) && attn_view_is_dense(b) &&
+           (const char *)b->data ==
+               (const char *)a->data + a->shape[0] * stride * (int64_t)attn_dtype_size(a->dtype);
+}
+
 attn_view attn_view_cut(attn_view v, int dim, int64_t begin, int64_t end)
 {
     v.data = (char *)v.data + begin * v.stride[dim] * (int64_t)attn_dtype_size(v.dtype);

@@ -4,6 +4,7 @@
 #include "tensor/tensor.h"
 
 #include <math.h>
+#include <string.h>
 
 static void forward_f64(const void *user, int64_t n, void *const *p, const int64_t *s)
 {
@@ -14,21 +15,6 @@ static void forward_f64(const void *user, int64_t n, void *const *p, const int64
         double z = gate[i * s[1]];
         y[i * s[0]] = z / (1 + exp(-z)) * up[i * s[2]];
     }
-}
-
-/* Rows to write t's share to: its gradient if that is new, else a scratch; attn_grad_done adds it. */
-static attn_status fresh(attn_tape *tape, attn_tensor *t, attn_grad_target *target)
-{
-    *target = (attn_grad_target){.owner = t};
-    if (t->requires_grad && !(t->tape ? t->grad != NULL : t->grad_valid)) {
-        return attn_grad_rows(tape, t, NULL, target);
-    }
-    target->scratch = attn_grad_scratch(tape, t->view.dtype, t->view.ndim, t->view.shape, NULL);
-    if (!target->scratch) {
-        return ATTN_ERR_NO_MEMORY;
-    }
-    attn_view_rows(&target->scratch->view, &target->rows);
-    return ATTN_OK;
 }
 
 /* A share nobody asked for was computed beside the other one. */
@@ -48,9 +34,9 @@ static attn_status swiglu_backward(attn_tape *tape, const attn_node *node, attn_
     attn_tensor *held_gate = attn_tensor_rows(tape, node->in[0], &gate);
     attn_tensor *held_up = held_gate ? attn_tensor_rows(tape, node->in[1], &up) : NULL;
     attn_tensor *held_dy = held_up ? attn_tensor_rows(tape, dy, &given) : NULL;
-    attn_status status = held_dy ? fresh(tape, node->in[0], &dgate) : ATTN_ERR_NO_MEMORY;
+    attn_status status = held_dy ? attn_grad_fresh(tape, node->in[0], &dgate) : ATTN_ERR_NO_MEMORY;
     if (status == ATTN_OK) {
-        status = fresh(tape, node->in[1], &dup);
+        status = attn_grad_fresh(tape, node->in[1], &dup);
     }
     if (status == ATTN_OK) {
         status = attn_swiglu_backward(tape->context, &gate, &up, &given, &dgate.rows, &dup.rows);
@@ -97,4 +83,63 @@ attn_tensor *attn_tensor_swiglu(attn_tape *tape, attn_tensor *gate, attn_tensor 
     attn_tensor_release(held_gate);
     attn_tensor_release(held_up);
     return attn_op_ok(tape, status) ? attn_op_record(tape, &swiglu_op, out, 2, in, 3, NULL) : NULL;
+}
+
+/* ---- both side by side ---- */
+
+static attn_view half(const attn_view *rows, int which)
+{
+    int64_t n = rows->shape[1] / 2;
+    return attn_view_cut(*rows, 1, which * n, (which + 1) * n);
+}
+
+static attn_status joined_backward(attn_tape *tape, const attn_node *node, attn_tensor *dy)
+{
+    attn_view rows, given;
+    attn_grad_target d = {.owner = NULL};
+    attn_tensor *held = attn_tensor_rows(tape, node->in[0], &rows);
+    attn_tensor *held_dy = held ? attn_tensor_rows(tape, dy, &given) : NULL;
+    attn_status status = held_dy ? attn_grad_fresh(tape, node->in[0], &d) : ATTN_ERR_NO_MEMORY;
+    if (status == ATTN_OK) {
+        attn_view gate = half(&rows, 0), up = half(&rows, 1);
+        attn_view dgate = half(&d.rows, 0), dup = half(&d.rows, 1);
+        status = attn_swiglu_backward(tape->context, &gate, &up, &given, &dgate, &dup);
+    }
+    status = attn_grad_done(tape, &d, status);
+    attn_tensor_release(held);
+    attn_tensor_release(held_dy);
+    return status;
+}
+
+static const attn_op joined_op = {"swiglu_joined", joined_backward};
+
+attn_tensor *attn_tensor_swiglu_joined(attn_tape *tape, attn_tensor *both)
+{
+    attn_view rows, rows_y;
+    int64_t shape[4];
+    if (!attn_op_begin(tape, &joined_op, 1, &both)) {
+        return NULL;
+    }
+    int last = both->view.ndim - 1;
+    memcpy(shape, both->view.shape, sizeof shape);
+    if (shape[last] % 2 != 0) {
+        char text[ATTN_SHAPE_TEXT];
+        return attn_op_fail(tape, ATTN_ERR_SHAPE,
+                            "swiglu_joined: gate and up are %s, the last size must be even: the "
+                            "two side by side",
+                            attn_shape_text(last + 1, shape, text));
+    }
+    shape[last] /= 2;
+    attn_tensor *out = attn_op_result(tape, both->view.dtype, last + 1, shape, NULL);
+    attn_tensor *held = out ? attn_tensor_rows(tape, both, &rows) : NULL;
+    attn_status status = held ? ATTN_OK : ATTN_ERR_NO_MEMORY;
+    if (held) {
+        attn_view_rows(&out->view, &rows_y);
+        attn_view gate = half(&rows, 0), up = half(&rows, 1), v[3] = {rows_y, gate, up};
+        status = rows_y.dtype == ATTN_F32 ? attn_swiglu(tape->context, &gate, &up, &rows_y)
+                                          : attn_loop(tape->context, 3, v, forward_f64, NULL);
+    }
+    attn_tensor_release(held);
+    return attn_op_ok(tape, status) ? attn_op_record(tape, &joined_op, out, 1, &both, 1, NULL)
+                                    : NULL;
 }

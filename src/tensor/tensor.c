@@ -151,6 +151,40 @@ attn_status attn_tensor_create(attn_dtype dtype, int ndim, const int64_t *shape,
     return ATTN_OK;
 }
 
+attn_status attn_tensor_create_joined(attn_dtype dtype, int count, const int64_t *rows,
+                                      int64_t columns, attn_tensor **tensors)
+{
+    int64_t shape[2] = {0, columns}, row = 0;
+    attn_tensor *all = NULL;
+    for (int i = 0; tensors && i < count; i++) {
+        tensors[i] = NULL;
+    }
+    for (int i = 0; rows && i < count; i++) {
+        if (rows[i] < 0 || __builtin_add_overflow(shape[0], rows[i], &shape[0])) {
+            return attn_fail(ATTN_ERR_SHAPE, "rows: %lld is negative, or the sum overflows",
+                             (long long)rows[i]);
+        }
+    }
+    if (count < 1 || !rows || !tensors) {
+        return attn_fail(ATTN_ERR_ARGUMENT, "%s",
+                         count < 1 ? "count: must be at least 1"
+                                   : "rows, tensors: must not be NULL");
+    }
+    attn_status status = attn_tensor_create(dtype, columns == 0 ? 1 : 2, shape, &all);
+    for (int i = 0; i < count && status == ATTN_OK; i++) {
+        attn_view part = attn_view_cut(all->view, 0, row, row + rows[i]);
+        tensors[i] = attn_tensor_alias(all, &part);
+        status = tensors[i] ? ATTN_OK : ATTN_ERR_NO_MEMORY;
+        row += rows[i];
+    }
+    for (int i = 0; i < count && status != ATTN_OK; i++) {
+        attn_tensor_release(tensors[i]);
+        tensors[i] = NULL;
+    }
+    attn_tensor_release(all);
+    return status;
+}
+
 static void copy_elements(const attn_view *from, const attn_view *to)
 {
     size_t size = attn_dtype_size(from->dtype);

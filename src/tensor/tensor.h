@@ -49,6 +49,7 @@ struct attn_tensor {
     attn_storage *storage;
     attn_view view;
     bool requires_grad;
+    bool taken;        /* the operation it was given to wrote over it: no input of another */
     bool grad_valid;   /* of a leaf: grad holds numbers; else only memory for the next ones */
     attn_tensor *grad; /* of a result: only during backward */
     attn_tape *tape;   /* of a recorded result, until the tape is cleared; NULL: leaf or constant */
@@ -75,7 +76,11 @@ bool attn_view_is_packed(const attn_view *v);
 bool attn_view_same_shape(const attn_view *a, const attn_view *b);
 bool attn_view_same_layout(const attn_view *a, const attn_view *b);
 attn_view attn_view_swapped(attn_view v, int dim0, int dim1);
+/** The last two dimensions exchanged. */
+attn_view attn_view_transposed(const attn_view *v);
 attn_view attn_view_cut(attn_view v, int dim, int64_t begin, int64_t end);
+/** Whether b goes on where a ends, as rows of one matrix (or as parts of one vector) do. */
+bool attn_view_follows(const attn_view *a, const attn_view *b);
 /** v under another shape of as many elements; false where its strides do not allow it. */
 bool attn_view_reshaped(const attn_view *v, int ndim, const int64_t *shape, attn_view *out);
 /** v broadcast to a shape of at least its dimensions that it is known to fit: strides 0 where it repeats. */
@@ -166,6 +171,11 @@ attn_tensor *attn_op_record(attn_tape *tape, const attn_op *op, attn_tensor *out
 attn_tensor *attn_op_record_as(attn_tape *tape, const attn_op *op, attn_tensor *out, int count,
                                attn_tensor *const *inputs, int saved, const attn_params *params,
                                bool wanted);
+/** A copy of options, of the arrays behind them too, that lives until the tape is cleared. given: NULL for defaults. NULL: failed. */
+attn_sdpa_options *attn_op_keep_options(attn_tape *tape, const attn_sdpa_options *given,
+                                        int64_t batch);
+/** A copy of positions[batch·len], or 0 … len−1 for each of the batch, that lives until the tape is cleared. NULL: failed. */
+int64_t *attn_op_positions(attn_tape *tape, const int64_t *positions, int64_t batch, int64_t len);
 /** A dimension counted from either end → 0 … ndim−1; −1 after a failure. */
 int attn_op_dim(attn_tape *tape, const attn_op *op, const attn_tensor *a, int dim);
 /** True, or the tape's failure. */
@@ -178,6 +188,12 @@ attn_tensor *attn_grad_open(attn_tape *tape, attn_tensor *t, bool *accumulate);
 /** The same for f(dy) element by element: may be dy itself, to be changed in place. dy has t's shape. */
 attn_tensor *attn_grad_open_over(attn_tape *tape, attn_tensor *t, attn_tensor *dy,
                                  bool *accumulate);
+/**
+ * Gradients of leaves[count] as one matrix of all their rows, (+)= as *accumulate tells; *view has no data where they cannot be one (then open
+ * each). NO_MEMORY.
+ */
+attn_status attn_grad_open_joined(int count, attn_tensor *const *leaves, bool *accumulate,
+                                  attn_view *view);
 /** Adds g, of t's shape, without copying where t has none yet. */
 attn_status attn_grad_give(attn_tape *tape, attn_tensor *t, attn_tensor *g);
 /** Adds g summed over the dimensions in which t was broadcast. */
@@ -203,8 +219,16 @@ attn_status attn_grad_rows(attn_tape *tape, attn_tensor *t, attn_tensor *dy,
 /** The same, `rows` being all of it in its own shape, dense row-major. */
 attn_status attn_grad_dense(attn_tape *tape, attn_tensor *t, attn_tensor *dy,
                             attn_grad_target *target);
-/** Ends what the two began; passes a failure on. */
+/** Rows to write t's share to, never to add to: its gradient if that is new, else a scratch. */
+attn_status attn_grad_fresh(attn_tape *tape, attn_tensor *t, attn_grad_target *target);
+/** Ends what those began; passes a failure on. */
 attn_status attn_grad_done(attn_tape *tape, attn_grad_target *target, attn_status status);
+
+/* ---- products (matmul.c) ---- */
+
+/** c (+)= a·b where c's last stride need not be 1. */
+attn_status attn_tensor_product(attn_tape *tape, const attn_view *a, const attn_view *b,
+                                bool accumulate, const attn_view *c);
 
 /* ---- loops over strided elements (loop.c) ---- */
 

@@ -101,6 +101,12 @@ CASE(linear, attn_tensor_linear(tape, in[0], in[1], in[2]))
 CASE(linear_plain, attn_tensor_linear(tape, in[0], in[1], NULL))
 CASE(gram, attn_tensor_matmul(tape, in[0], attn_tensor_transpose(tape, in[0], 0, 1)))
 
+static attn_tensor *linear_joined(attn_tape *tape, attn_tensor *const *in)
+{
+    attn_tensor *biases[2] = {NULL, in[3]};
+    return attn_tensor_linear_joined(tape, in[0], 2, in + 1, biases);
+}
+
 static const tensor_case products[] = {
     {"matmul", matmul, 2, {{2, {3, 4}, 0}, {2, {4, 5}, 0}}, 0},
     {"matmul, one matrix for a batch", matmul, 2, {{3, {2, 3, 4}, 0}, {2, {4, 5}, 0}}, 0},
@@ -111,6 +117,16 @@ static const tensor_case products[] = {
     {"matmul with itself", gram, 1, {{2, {3, 4}, 0}}, 0},
     {"linear", linear, 3, {{3, {2, 3, 4}, 0}, {2, {5, 4}, 0}, {1, {5}, 0}}, 0},
     {"linear, frozen", linear, 3, {{2, {3, 4}, 0}, {2, {5, 4}, CONSTANT}, {1, {5}, CONSTANT}}, 0},
+    {"linear, two joined",
+     linear_joined,
+     4,
+     {{3, {2, 3, 4}, 0}, {2, {5, 4}, 0}, {2, {2, 4}, 0}, {1, {2}, 0}},
+     0},
+    {"linear, two joined, one frozen",
+     linear_joined,
+     4,
+     {{3, {2, 3, 4}, 0}, {2, {5, 4}, CONSTANT}, {2, {2, 4}, 0}, {1, {2}, CONSTANT}},
+     0},
     {"linear without a bias", linear_plain, 2, {{1, {4}, 0}, {2, {5, 4}, 0}}, 0},
     {"linear, larger", linear, 3, {{3, {2, 9, 33}, 0}, {2, {17, 33}, 0}, {1, {17}, 0}}, 1e-4},
 };
@@ -197,6 +213,7 @@ CASE(layer_norm_plain, attn_tensor_layer_norm(tape, in[0], NULL, NULL, 1e-5))
 CASE(rms_norm, attn_tensor_rms_norm(tape, in[0], in[1], 1e-5))
 CASE(rms_norm_plain, attn_tensor_rms_norm(tape, in[0], NULL, 1e-5))
 CASE(swiglu, attn_tensor_swiglu(tape, in[0], in[1]))
+CASE(swiglu_joined, attn_tensor_swiglu_joined(tape, in[0]))
 CASE(rope_halves, attn_tensor_rope(tape, in[0], NULL, 100.0, 0, ATTN_ROPE_HALVES))
 
 static attn_tensor *rope(attn_tape *tape, attn_tensor *const *in)
@@ -223,6 +240,7 @@ static const tensor_case norms[] = {
     {"rms_norm, plain", rms_norm_plain, 1, {{2, {3, 7}, 0}}, 0},
     {"swiglu", swiglu, 2, {{3, {2, 3, 4}, 0}, {3, {2, 3, 4}, 0}}, 0},
     {"swiglu of halves", swiglu_split, 1, {{3, {2, 3, 8}, 0}}, 0},
+    {"swiglu, joined", swiglu_joined, 1, {{3, {2, 3, 8}, 0}}, 0},
     {"rope", rope, 1, {{4, {2, 2, 3, 6}, 0}}, 0},
     {"rope, halves", rope_halves, 1, {{4, {2, 2, 3, 6}, 0}}, 0},
 };
@@ -278,6 +296,26 @@ static attn_tensor *sdpa_heads(attn_tape *tape, attn_tensor *const *in)
     return attn_tensor_reshape(tape, attn_tensor_transpose(tape, out, 1, 2), 3, joined);
 }
 
+static attn_tensor *sdpa_joined(attn_tape *tape, attn_tensor *const *in)
+{
+    static const int64_t positions[6] = {3, 4, 5, 0, 7, 100};
+    const attn_tensor_rotation r = {positions, 100.0, 2, ATTN_ROPE_INTERLEAVED};
+    attn_sdpa_options options = attn_sdpa_options_init();
+    options.causal = ATTN_CAUSAL_TOP_LEFT;
+    options.dropout = 0.25;
+    options.dropout_seed = 5;
+    return attn_tensor_sdpa_joined(tape, &options, &r, in[0], 2, 1);
+}
+
+/* What is rotated where it is: a result of a product. */
+static attn_tensor *sdpa_projected(attn_tape *tape, attn_tensor *const *in)
+{
+    const attn_tensor_rotation r = {.theta = 100.0, .pairing = ATTN_ROPE_HALVES};
+    return attn_tensor_sdpa_joined(tape, NULL, &r, attn_tensor_linear(tape, in[0], in[1], NULL), 2,
+                                   1);
+}
+
+CASE(sdpa_plain, attn_tensor_sdpa_joined(tape, NULL, NULL, in[0], 1, 1))
 CASE(sdpa_same, attn_tensor_sdpa(tape, NULL, in[0], in[1], in[1], NULL))
 
 static const tensor_case attention[] = {
@@ -298,6 +336,9 @@ static const tensor_case attention[] = {
       {1, {2}, 0},
       {1, {2}, POSITIVE}},
      0},
+    {"sdpa, joined", sdpa_joined, 1, {{3, {2, 3, 16}, 0}}, 0},
+    {"sdpa, joined, projected", sdpa_projected, 2, {{3, {2, 3, 5}, 0}, {2, {16, 5}, 0}}, 1e-4},
+    {"sdpa, joined, not rotated", sdpa_plain, 1, {{3, {2, 3, 9}, 0}}, 0},
     {"sdpa of slices, with dropout", sdpa_heads, 1, {{3, {2, 4, 12}, 0}}, 0},
 };
 
