@@ -5,7 +5,7 @@ import pathlib
 
 from support import HERE, skip
 
-F32, F64, BOOL = 1, 2, 5
+F32, F64, F16, BOOL = 1, 2, 4, 5
 
 
 class View(ctypes.Structure):
@@ -41,18 +41,21 @@ def load(name):
 
 
 class Attn:
-    """One context, one tape. Every call that fails raises RuntimeError with the library's text."""
+    """One context, and one tape. Every call that fails raises RuntimeError with the library's text."""
 
-    def __init__(self, np):
+    def __init__(self, np, tape=True):
         self.np = np
-        self.core, self.lm = load("libattn.so"), load("libattn_lm.so")
+        self.core = load("libattn.so")
         self.core.attn_last_error.restype = ctypes.c_char_p
-        self.types = {np.dtype("float32"): F32, np.dtype("float64"): F64, np.dtype("bool"): BOOL}
+        self.types = {np.dtype("float32"): F32, np.dtype("float64"): F64, np.dtype("float16"): F16,
+                      np.dtype("bool"): BOOL}
         self.context, self.tape = ctypes.c_void_p(), ctypes.c_void_p()
         self.ok(self.core.attn_context_create(None, ctypes.byref(self.context)))
-        self.ok(self.lm.attn_tape_create(self.context, ctypes.byref(self.tape)))
-        self.lm.attn_tensor_view.restype = self.lm.attn_tensor_write.restype = View
-        self.lm.attn_tensor_grad.restype = ctypes.c_void_p
+        if tape:
+            self.lm = load("libattn_lm.so")
+            self.ok(self.lm.attn_tape_create(self.context, ctypes.byref(self.tape)))
+            self.lm.attn_tensor_view.restype = self.lm.attn_tensor_write.restype = View
+            self.lm.attn_tensor_grad.restype = ctypes.c_void_p
 
     def error(self):
         return self.core.attn_last_error().decode()
