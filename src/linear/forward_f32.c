@@ -46,38 +46,23 @@ static const float *panel_at(const call *c, int64_t panel)
 static void tile_panel(const call *c, int64_t panel, int64_t row, int rows, int64_t k0, int64_t k1)
 {
     const attn_linear *l = c->linear;
-    float whole[32 * 32];
     int64_t lanes = l->lanes;
     int64_t outputs = l->out - panel * lanes < lanes ? l->out - panel * lanes : lanes;
     float *y = c->y + row * c->ldy + panel * lanes;
     attn_gemm_job job = {
         .w = panel_at(c, panel) + k0 * lanes,
+        .ldw = lanes,
         .k = k1 - k0,
         .x = c->tiles + row * l->in + k0 * rows,
+        .ldx = 1,
+        .x_step = rows,
         .init = k0 > 0 ? y : l->bias + panel * lanes,
         .ld_init = k0 > 0 ? c->ldy : 0,
         .y = y,
         .ldy = c->ldy,
+        .columns = (int)outputs,
     };
-    if (outputs == lanes) {
-        c->table->tile(&job, rows);
-        return;
-    }
-    /* Some lanes are no outputs, and kernels read and write whole panels. */
-    if (k0 > 0) {
-        for (int r = 0; r < rows; r++) {
-            memset(whole + r * lanes, 0, (size_t)lanes * sizeof(float));
-            memcpy(whole + r * lanes, y + r * c->ldy, (size_t)outputs * sizeof(float));
-        }
-        job.init = whole;
-        job.ld_init = lanes;
-    }
-    job.y = whole;
-    job.ldy = lanes;
     c->table->tile(&job, rows);
-    for (int r = 0; r < rows; r++) {
-        memcpy(y + r * c->ldy, whole + r * lanes, (size_t)outputs * sizeof(float));
-    }
 }
 
 /* Asks for one tile's share of the next panel, which memory delivers while this one is computed. */
@@ -123,7 +108,7 @@ static void few_task(void *argument, int64_t index, int worker)
     int64_t streams = c->table->streams, step = (end - piece.p0) / streams;
     int rows = (int)c->rows;
     (void)worker;
-    attn_gemm_job job = {.k = l->in, .x = c->x, .ldx = c->ldx, .ldy = c->ldy};
+    attn_gemm_job job = {.k = l->in, .x = c->x, .ldx = c->ldx, .x_step = 1, .ldy = c->ldy};
     for (int64_t i = 0; i < step; i++) {
         job.w = panel_at(c, piece.p0 + i);
         job.stream = step * l->in * lanes;

@@ -1,25 +1,28 @@
 /**
- * matmul_f32.c: the product in f32 on the kernels of kernels/gemm: a packed into tiles of rows, b into panels of
- * columns, block by block over k, both just before they are used. Blocks decide about speed alone: every
- * element is one chain of multiply-adds whatever they are.
+ * matmul_f32.c: the product in f32 on the kernels of kernels/gemm. Operands are read where they lie if the kernels can; else a is
+ * packed into tiles of rows, b into panels of columns. Blocks decide about speed alone: every element is one chain of
+ * multiply-adds whatever they are.
  */
-#include <string.h>
-
 #include "base/alloc.h"
 #include "linear/linear.h"
 #include "linear/matmul.h"
 #include "par/context.h"
 
 enum {
-    COLUMNS = 512, /* of k taken at once: a panel of them passes every tile of a block from L2 */
+    COLUMNS = 512, /* of k taken at once */
     LONG = 192,    /* columns from which a tile hides the fetching of the next one's sums */
-    SHARED_FLOATS = 2 << 20 /* of a packed for all threads at a time */
+    TALL = 512,    /* rows from which b is packed before, once for all threads */
+    BLOCK =
+        8, /* tiles of a block then: a panel from L2 passes them in L1, and c's lines come and go once */
+    SHARED_FLOATS = 2 << 20 /* of b packed for all threads at a time */
 };
 
 /* Multiply-adds below which waking a thread costs more than it saves (about 10 µs of one core). */
 static const double PIECE_WORK = 400e3;
 
-/* A run of k within which tiles are packed one after the other, each [k][rows]. */
+/* Multiply-adds of one thread from which it does several pieces, to even out cores that a neighbour slows down. */
+static const double LARGE_WORK = 500e6;
+
 typedef struct range {
     int64_t begin, end;
 } range;
@@ -27,73 +30,58 @@ typedef struct range {
 typedef struct product {
     const attn_matmul_call *call;
     const attn_gemm_table *table;
-    int64_t panels;
-    int64_t columns; /* of a block: k in even steps of at most COLUMNS */
-    float *panel;    /* one for each worker: [columns][nr] */
-    float *tiles;    /* alone: one block for each worker; together: one for all */
-    int64_t block;   /* rows of a block */
-    int64_t together, group;
+    bool a_there, b_there; /* read where they lie */
+    int64_t panels;        /* of b */
+    int64_t columns;       /* of a block: k in even steps of at most COLUMNS */
+    int64_t block;         /* rows of a block */
+    float *panel;          /* one for each worker: [columns][nr] */
+    float *tiles; /* one for each worker unless a_there: [columns][block], tile after tile */
+    float *
+        shared; /* b for all: blocks of k, in them panels; NULL where each worker packs for itself */
+    int64_t group; /* alone: matrices of a task */
+    /* together: which matrix, which part of k and of the panels, in which pieces */
+    int64_t x, y;
+    range k, some;
     attn_linear_split split;
-    int64_t x, y, row; /* together: which matrix, and its first row */
-    range k;
 } product;
 
-static const float *a_at(const attn_matmul_call *call, int64_t x, int64_t y)
+static int64_t at_most(int64_t n, int64_t limit)
 {
-    return (const float *)call->a + x * call->a_lead[0] + y * call->a_lead[1];
+    return n < limit ? n : limit;
 }
 
-static const float *b_at(const attn_matmul_call *call, int64_t x, int64_t y)
+static int64_t ceil_div(int64_t n, int64_t by)
 {
-    return (const float *)call->b + x * call->b_lead[0] + y * call->b_lead[1];
+    return n / by + (n % by != 0);
 }
 
-static float *c_at(const attn_matmul_call *call, int64_t x, int64_t y)
+/* Rows of a tile: as even as they come, rather than a short one at the end. */
+static int64_t tile_rows(const product *p, int64_t rows)
 {
-    return (float *)call->c + x * call->c_lead[0] + y * call->c_lead[1];
+    return ceil_div(rows, ceil_div(rows, p->table->mr));
 }
 
-/* Rows row … row + rows − 1 of a over k as one tile. */
-static void pack_tile(const product *p, const float *a, int64_t row, int rows, range k, float *tile)
-{
-    const attn_matmul_call *call = p->call;
-    p->table->pack_any(a + row * call->a_row + k.begin * call->a_k, call->a_row, call->a_k, rows,
-                       k.end - k.begin, rows, tile);
-}
-
-/* What one tile's sums of one panel start from and go to, through `whole` where c itself does not do. */
-static void multiply(const product *p, float *c, int64_t panel, int rows, range k,
-                     const float *tile, const float *w)
+/* What one tile's sums of one panel start from, and the product. */
+static void multiply(const product *p, attn_gemm_job *job, int64_t panel, int rows, bool first)
 {
     const attn_matmul_call *call = p->call;
     static const float zeros[32];
-    float whole[32 * 32];
-    int64_t nr = p->table->nr, left = call->n - panel * nr, columns = left < nr ? left : nr;
-    const float *bias = call->bias ? (const float *)call->bias + panel * nr : NULL;
-    bool first = k.begin == 0, from_c = !first || call->accumulate;
-    attn_gemm_job job = {.w = w, .k = k.end - k.begin, .x = tile, .y = c, .ldy = call->c_row};
-    if (columns == nr && !(first && bias && from_c)) {
-        job.init = from_c ? c : bias ? bias : zeros;
-        job.ld_init = from_c ? call->c_row : 0;
-        p->table->tile(&job, rows);
-        return;
-    }
-    for (int r = 0; r < rows; r++) {
-        float *start = whole + r * nr;
-        memset(start, 0, (size_t)nr * sizeof *start);
-        if (from_c) {
-            memcpy(start, c + r * call->c_row, (size_t)columns * sizeof *start);
+    float start[32 * 32];
+    int64_t nr = p->table->nr;
+    const float *bias = first && call->bias ? (const float *)call->bias + panel * nr : NULL;
+    bool from_c = !first || call->accumulate;
+    job->init = from_c ? job->y : bias ? bias : zeros;
+    job->ld_init = from_c ? call->c_row : 0;
+    if (from_c && bias) {
+        for (int r = 0; r < rows; r++) {
+            for (int i = 0; i < job->columns; i++) {
+                start[r * nr + i] = job->y[r * call->c_row + i] + bias[i];
+            }
         }
-        for (int64_t i = 0; first && bias && i < columns; i++) {
-            start[i] += bias[i];
-        }
+        job->init = start;
+        job->ld_init = nr;
     }
-    job.init = job.y = whole;
-    job.ld_init = job.ldy = nr;
-    p->table->tile(&job, rows);
-    for (int r = 0; r < rows; r++) {
-        memcpy(c + r * call->c_row, whole + r * nr, (size_t)columns * sizeof *whole);
-    }
+    p->table->tile(job, rows);
 }
 
 /* Asks for the place of the next tile's sums, which the kernel would otherwise wait for at its start. */
@@ -106,30 +94,91 @@ static void ask(const float *c, int64_t c_row, int64_t rows, int64_t nr)
     }
 }
 
-/*
- * Rows × panels of one matrix over one block of k, `tiles` being those rows over `packed`: each panel is packed and
- * meets all tiles.
- */
-static void multiply_block(const product *p, int64_t x, int64_t y, attn_linear_piece piece, range k,
-                           const float *tiles, range packed, float *w)
+/* A matrix of the batch, and the memory of the worker that is at it. */
+typedef struct place {
+    const float *a, *b;
+    float *c, *tiles, *panel;
+} place;
+
+static place place_of(const product *p, int64_t x, int64_t y, int worker)
 {
     const attn_matmul_call *call = p->call;
-    int64_t mr = p->table->mr, nr = p->table->nr;
-    int64_t length = packed.end - packed.begin, skip = k.begin - packed.begin;
-    const float *b = b_at(call, x, y) + k.begin * call->b_k;
-    for (int64_t panel = piece.p0; panel < piece.p1; panel++) {
-        int64_t left = call->n - panel * nr;
-        p->table->pack_any(b + panel * nr * call->b_column, call->b_column, call->b_k,
-                           left < nr ? (int)left : (int)nr, k.end - k.begin, (int)nr, w);
-        for (int64_t r = piece.r0; r < piece.r1; r += mr) {
-            int rows = piece.r1 - r < mr ? (int)(piece.r1 - r) : (int)mr;
-            float *c = c_at(call, x, y) + r * call->c_row + panel * nr;
-            int64_t next = piece.r1 - r - rows;
-            if (next > 0 && k.end - k.begin >= LONG) {
-                ask(c + rows * call->c_row, call->c_row, next < mr ? next : mr, nr);
-            }
-            multiply(p, c, panel, rows, k, tiles + (r - piece.r0) * length + skip * rows, w);
+    return (place){
+        .a = (const float *)call->a + x * call->a_lead[0] + y * call->a_lead[1],
+        .b = (const float *)call->b + x * call->b_lead[0] + y * call->b_lead[1],
+        .c = (float *)call->c + x * call->c_lead[0] + y * call->c_lead[1],
+        .tiles = p->tiles + worker * p->columns * p->block,
+        .panel = p->panel + worker * p->columns * p->table->nr,
+    };
+}
+
+/* Rows × one panel over one block of k. */
+static void multiply_panel(const product *p, const place *at, range rows, int64_t panel, range k,
+                           attn_gemm_job job)
+{
+    const attn_matmul_call *call = p->call;
+    int64_t nr = p->table->nr, step = tile_rows(p, rows.end - rows.begin);
+    job.columns = (int)at_most(call->n - panel * nr, nr);
+    job.k = k.end - k.begin;
+    job.ldy = call->c_row;
+    for (int64_t r = rows.begin; r < rows.end; r += step) {
+        int count = (int)at_most(rows.end - r, step);
+        int64_t next = rows.end - r - count;
+        job.y = at->c + r * call->c_row + panel * nr;
+        if (p->a_there) {
+            job.x = at->a + r * call->a_row + k.begin * call->a_k;
+            job.ldx = call->a_row;
+            job.x_step = call->a_k;
+        } else {
+            job.x = at->tiles + (r - rows.begin) * job.k;
+            job.ldx = 1;
+            job.x_step = count;
         }
+        if (next > 0 && job.k >= LONG) {
+            ask(job.y + count * call->c_row, call->c_row, next < step ? next : step, nr);
+        }
+        multiply(p, &job, panel, count, k.begin == 0);
+    }
+}
+
+static void pack_panel(const product *p, const float *b, int64_t panel, range k, float *out)
+{
+    const attn_matmul_call *call = p->call;
+    int64_t nr = p->table->nr;
+    p->table->pack_any(b + panel * nr * call->b_column + k.begin * call->b_k, call->b_column,
+                       call->b_k, (int)at_most(call->n - panel * nr, nr), k.end - k.begin, (int)nr,
+                       out);
+}
+
+/* Where pack_task has put a panel of one block of k. */
+static float *shared_panel(const product *p, int64_t panel, range k)
+{
+    int64_t before = (k.begin - p->k.begin) * (p->some.end - p->some.begin);
+    return p->shared +
+           (before + (panel - p->some.begin) * (k.end - k.begin)) * (int64_t)p->table->nr;
+}
+
+/* One block of rows × panels over one block of k. */
+static void multiply_block(const product *p, const place *at, range rows, range panels, range k)
+{
+    const attn_matmul_call *call = p->call;
+    int64_t nr = p->table->nr, length = k.end - k.begin, step = tile_rows(p, rows.end - rows.begin);
+    for (int64_t r = rows.begin; r < rows.end && !p->a_there; r += step) {
+        int count = (int)at_most(rows.end - r, step);
+        p->table->pack_any(at->a + r * call->a_row + k.begin * call->a_k, call->a_row, call->a_k,
+                           count, length, count, at->tiles + (r - rows.begin) * length);
+    }
+    for (int64_t panel = panels.begin; panel < panels.end; panel++) {
+        attn_gemm_job job = {.w = at->panel, .ldw = nr};
+        if (p->shared) {
+            job.w = shared_panel(p, panel, k);
+        } else if (p->b_there && (panel + 1) * nr <= call->n) {
+            job.w = at->b + panel * nr + k.begin * call->b_k;
+            job.ldw = call->b_k;
+        } else {
+            pack_panel(p, at->b, panel, k, at->panel);
+        }
+        multiply_panel(p, at, rows, panel, k, job);
     }
 }
 
@@ -142,82 +191,112 @@ static bool next_block(const product *p, range within, range *k)
     return more;
 }
 
-/* ---- alone: a task is whole matrices, each worker packs for itself ------------------------------ */
-
-static void matrix_alone(const product *p, int64_t x, int64_t y, int worker)
+/* One worker's work: rows × panels over a range of k. */
+static void multiply_piece(const product *p, const place *at, range rows, range panels,
+                           range within)
 {
-    const attn_matmul_call *call = p->call;
-    float *w = p->panel + worker * p->columns * p->table->nr;
-    float *tiles = p->tiles + worker * p->columns * p->block;
-    int64_t mr = p->table->mr;
-    for (int64_t row = 0; row < call->m; row += p->block) {
-        attn_linear_piece piece = {0, p->panels, row, row + p->block};
-        piece.r1 = piece.r1 < call->m ? piece.r1 : call->m;
-        range k = {-1, 0};
-        while (next_block(p, (range){0, call->k}, &k)) {
-            for (int64_t r = row; r < piece.r1; r += mr) {
-                int rows = piece.r1 - r < mr ? (int)(piece.r1 - r) : (int)mr;
-                pack_tile(p, a_at(call, x, y), r, rows, k, tiles + (r - row) * (k.end - k.begin));
-            }
-            multiply_block(p, x, y, piece, k, tiles, k, w);
+    for (int64_t row = rows.begin; row < rows.end; row += p->block) {
+        range block = {row, at_most(row + p->block, rows.end)};
+        range k = {within.begin > 0 ? within.begin : -1, within.begin};
+        while (next_block(p, within, &k)) {
+            multiply_block(p, at, block, panels, k);
         }
     }
 }
 
+/* ---- alone: a task is whole matrices ------------------------------------------------------------- */
+
 static void alone_task(void *argument, int64_t index, int worker)
 {
     const product *p = argument;
-    int64_t count = p->call->lead[0] * p->call->lead[1];
-    int64_t end = (index + 1) * p->group < count ? (index + 1) * p->group : count;
+    const attn_matmul_call *call = p->call;
+    int64_t end = at_most((index + 1) * p->group, call->lead[0] * call->lead[1]);
     for (int64_t i = index * p->group; i < end; i++) {
-        matrix_alone(p, i / p->call->lead[1], i % p->call->lead[1], worker);
+        place at = place_of(p, i / call->lead[1], i % call->lead[1], worker);
+        multiply_piece(p, &at, (range){0, call->m}, (range){0, p->panels}, (range){0, call->k});
     }
 }
 
-/* ---- together: all threads on one matrix, a packed once for all of them -------------------------- */
+/* ---- together: all threads on one matrix --------------------------------------------------------- */
 
 static void pack_task(void *argument, int64_t index, int worker)
 {
     const product *p = argument;
-    int64_t r = index * p->table->mr, left = p->split.rows - r;
-    (void)worker;
-    pack_tile(p, a_at(p->call, p->x, p->y), p->row + r,
-              left < p->table->mr ? (int)left : p->table->mr, p->k,
-              p->tiles + r * (p->k.end - p->k.begin));
+    int64_t panels = p->some.end - p->some.begin, panel = p->some.begin + index % panels;
+    int64_t begin = p->k.begin + index / panels * p->columns;
+    range k = {begin, at_most(begin + p->columns, p->k.end)};
+    place at = place_of(p, p->x, p->y, worker);
+    pack_panel(p, at.b, panel, k, shared_panel(p, panel, k));
 }
 
 static void piece_task(void *argument, int64_t index, int worker)
 {
     const product *p = argument;
     attn_linear_piece piece = attn_linear_split_at(&p->split, index);
-    float *w = p->panel + worker * p->columns * p->table->nr;
-    const float *tiles = p->tiles + piece.r0 * (p->k.end - p->k.begin);
-    piece.r0 += p->row;
-    piece.r1 += p->row;
-    range k = {p->k.begin > 0 ? p->k.begin : -1, p->k.begin};
-    while (next_block(p, p->k, &k)) {
-        multiply_block(p, p->x, p->y, piece, k, tiles, p->k, w);
+    place at = place_of(p, p->x, p->y, worker);
+    multiply_piece(p, &at, (range){piece.r0, piece.r1},
+                   (range){p->some.begin + piece.p0, p->some.begin + piece.p1}, p->k);
+}
+
+/*
+ * At most `limit` pieces, so that the longest line of them is short: a piece costs its multiply-adds and what it reads of a and of
+ * b, which others read as well.
+ */
+static attn_linear_split cut(const product *p, int threads, int64_t limit)
+{
+    int64_t nr = p->table->nr, rows = p->call->m, panels = p->some.end - p->some.begin;
+    attn_linear_split best = {0};
+    double least = 0;
+    for (int64_t i = 1; i <= at_most(limit, ceil_div(rows, p->table->mr)); i++) {
+        attn_linear_split s = {.rows = rows, .row_step = ceil_div(rows, i), .panels = panels};
+        s.panel_step = ceil_div(panels, at_most(limit / i, panels));
+        s.row_pieces = ceil_div(rows, s.row_step);
+        s.panel_pieces = ceil_div(panels, s.panel_step);
+        double wide = (double)(s.panel_step * nr), high = (double)s.row_step;
+        double cost = (double)ceil_div(s.row_pieces * s.panel_pieces, threads) *
+                      (high * wide / (double)nr + (wide + high) / 2);
+        if (i == 1 || cost < least) {
+            least = cost;
+            best = s;
+        }
     }
+    return best;
+}
+
+/* The part of one matrix that p->k and p->some say. */
+static void multiply_part(attn_context *context, product *p)
+{
+    int threads = attn_context_threads(context);
+    int64_t length = p->k.end - p->k.begin, panels = p->some.end - p->some.begin;
+    double work = (double)p->call->m * (double)(panels * p->table->nr) * (double)length;
+    if (p->shared) {
+        attn_context_run(context, panels * ceil_div(length, p->columns), true, pack_task, p);
+        p->split = attn_linear_split_make(threads, panels, p->call->m, p->table->mr, p->block, work,
+                                          PIECE_WORK);
+    } else {
+        int64_t wanted = work > threads * LARGE_WORK ? 4 * (int64_t)threads : threads;
+        double most = 1 + work / PIECE_WORK;
+        wanted = threads == 1 ? 1 : most < (double)wanted ? (int64_t)most : wanted;
+        p->split = cut(p, threads, wanted);
+    }
+    attn_context_run(context, p->split.row_pieces * p->split.panel_pieces, true, piece_task, p);
 }
 
 static void matrix_together(attn_context *context, product *p)
 {
     const attn_matmul_call *call = p->call;
-    int threads = attn_context_threads(context);
-    int64_t mr = p->table->mr;
-    for (p->row = 0; p->row < call->m; p->row += p->together) {
-        int64_t left = call->m - p->row, rows = left < p->together ? left : p->together;
-        /* As much of k as fits beside so many rows, in whole blocks. */
-        int64_t blocks = SHARED_FLOATS / (rows * p->columns);
-        int64_t step = (blocks < 1 ? 1 : blocks) * p->columns;
+    int64_t panels = p->panels, step = call->k > 0 ? call->k : 1;
+    if (p->shared) {
+        /* All panels of as many blocks of k as fit, or some panels of one. */
+        int64_t fit = SHARED_FLOATS / (p->columns * p->table->nr);
+        panels = at_most(panels, fit);
+        step = fit / panels * p->columns;
+    }
+    for (int64_t panel = 0; panel < p->panels; panel += panels) {
+        p->some = (range){panel, at_most(panel + panels, p->panels)};
         for (int64_t k = 0; k == 0 || k < call->k; k += step) {
-            p->k = (range){k, call->k - k < step ? call->k : k + step};
-            double work = (double)rows * (double)call->n * (double)(p->k.end - k);
-            p->split =
-                attn_linear_split_make(threads, p->panels, rows, mr, p->block, work, PIECE_WORK);
-            attn_context_run(context, (rows - 1) / mr + 1, true, pack_task, p);
-            attn_context_run(context, p->split.panel_pieces * p->split.row_pieces, true, piece_task,
-                             p);
+            p->k = (range){k, at_most(k + step, call->k)};
+            multiply_part(context, p);
         }
     }
 }
@@ -229,59 +308,73 @@ static int64_t round_up(int64_t n, int64_t step)
     return (n + step - 1) / step * step;
 }
 
-static attn_status take_scratch(attn_context *context, product *p, int64_t tiles)
+/* Lines so far apart fall into the same few sets of L1, each on a page of its own. */
+static bool crowded(int64_t stride)
 {
-    int64_t threads = attn_context_threads(context);
-    int64_t panels = threads * p->columns * p->table->nr;
-    void *scratch;
-    attn_status status =
-        attn_context_scratch(context, (size_t)(tiles + panels) * sizeof(float), &scratch);
-    if (status == ATTN_OK) {
-        p->panel = scratch;
-        p->tiles = p->panel + panels;
-    }
-    return status;
+    int64_t bytes = stride % 1024 * (int64_t)sizeof(float);
+    return stride > 16 && (bytes < 64 || bytes > 4096 - 64);
 }
 
-attn_status attn_matmul_f32(attn_context *context, const attn_matmul_call *call)
+/* Blocks of k and rows, and what is read where it lies. */
+static void plan(product *p)
 {
-    product p = {.call = call, .table = attn_gemm_table_for(attn_context_isa(context))};
-    int threads = attn_context_threads(context);
-    int64_t mr = p.table->mr, nr = p.table->nr, k = call->k > 0 ? call->k : 1;
-    int64_t matrices = call->lead[0] * call->lead[1];
-    p.panels = (call->n - 1) / nr + 1;
+    const attn_matmul_call *call = p->call;
+    int64_t mr = p->table->mr, nr = p->table->nr, k = call->k > 0 ? call->k : 1;
+    p->panels = ceil_div(call->n, nr);
     int64_t runs = (k + COLUMNS / 2 - 1) / COLUMNS;
-    p.columns = round_up((k - 1) / (runs > 0 ? runs : 1) + 1, 8);
-    int64_t fits = attn_linear_cached_bytes() / (p.columns * (int64_t)sizeof(float)) / mr * mr;
+    p->columns = round_up((k - 1) / (runs > 0 ? runs : 1) + 1, 8);
+    p->a_there =
+        (call->a_k == 1 && !crowded(call->a_row)) || (call->a_row == 1 && !crowded(call->a_k));
+    p->b_there = call->b_column == 1 && (call->m <= 2 * mr || !crowded(call->b_k));
+    int64_t fits = attn_linear_cached_bytes() / (p->columns * (int64_t)sizeof(float)) / mr * mr;
     fits = fits < 4 * mr ? 4 * mr : fits;
     /* Even blocks, a little larger rather than one more. */
     int64_t blocks = (call->m + fits * 3 / 4 - 1) / fits;
-    p.block = round_up((call->m - 1) / (blocks > 0 ? blocks : 1) + 1, mr);
+    p->block = round_up((call->m - 1) / (blocks > 0 ? blocks : 1) + 1, mr);
+}
 
-    double one = (double)call->m * (double)call->n * (double)(call->k + 1);
-    if (threads == 1 || matrices >= 4 * threads || one * (double)matrices < 2 * PIECE_WORK) {
-        double group = PIECE_WORK / one;
-        p.group = group < 1.0 ? 1 : group > (double)matrices ? matrices : (int64_t)group;
-        attn_status status = take_scratch(context, &p, threads * p.columns * p.block);
-        if (status == ATTN_OK) {
-            attn_context_run(context, (matrices - 1) / p.group + 1, true, alone_task, &p);
-        }
+attn_status attn_matmul_f32(attn_context *context, const attn_matmul_call *given)
+{
+    attn_matmul_call call = *given;
+    product p = {.call = &call, .table = attn_gemm_table_for(attn_context_isa(context))};
+    /* What has one element has any stride. */
+    call.a_k = call.k > 1 ? call.a_k : 1;
+    call.a_row = call.m > 1 ? call.a_row : 1;
+    call.b_column = call.n > 1 ? call.b_column : 1;
+    plan(&p);
+    int threads = attn_context_threads(context);
+    int64_t nr = p.table->nr, matrices = call.lead[0] * call.lead[1];
+    double one = (double)call.m * (double)call.n * (double)(call.k + 1);
+    bool alone = matrices > 1 && (threads == 1 || matrices >= 4 * threads ||
+                                  one * (double)matrices < 2 * PIECE_WORK);
+    bool tall = !alone && call.m >= TALL && call.k > 0;
+    p.block = tall ? at_most(p.block, BLOCK * p.table->mr) : p.block;
+
+    int64_t own = p.columns * (nr + (p.a_there ? 0 : p.block)), shared = 0;
+    if (tall) {
+        int64_t fit = SHARED_FLOATS / (p.columns * nr);
+        shared = at_most(p.panels, fit) * at_most(ceil_div(call.k, p.columns), fit);
+        shared = at_most(shared, fit) * p.columns * nr;
+    }
+    void *scratch;
+    attn_status status =
+        attn_context_scratch(context, (size_t)(threads * own + shared) * sizeof(float), &scratch);
+    if (status != ATTN_OK) {
         return status;
     }
-    int64_t most = SHARED_FLOATS / p.columns / p.block * p.block;
-    p.together = most < p.block ? p.block : most;
-    p.together = p.together < call->m ? p.together : call->m;
-    /* The rows that fit, or where they are few the run of k that matrix_together takes. */
-    int64_t tiles = p.together * p.columns;
-    tiles = tiles > SHARED_FLOATS ? tiles : SHARED_FLOATS;
-    if (p.together * round_up(k, p.columns) < tiles) {
-        tiles = p.together * round_up(k, p.columns);
+    p.panel = scratch;
+    p.tiles = p.panel + threads * p.columns * nr;
+    p.shared = tall ? p.panel + threads * own : NULL;
+    if (alone) {
+        double group = PIECE_WORK / one;
+        p.group = group < 1.0 ? 1 : group > (double)matrices ? matrices : (int64_t)group;
+        attn_context_run(context, (matrices - 1) / p.group + 1, true, alone_task, &p);
+        return ATTN_OK;
     }
-    attn_status status = take_scratch(context, &p, tiles);
-    for (int64_t i = 0; status == ATTN_OK && i < matrices; i++) {
-        p.x = i / call->lead[1];
-        p.y = i % call->lead[1];
+    for (int64_t i = 0; i < matrices; i++) {
+        p.x = i / call.lead[1];
+        p.y = i % call.lead[1];
         matrix_together(context, &p);
     }
-    return status;
+    return ATTN_OK;
 }

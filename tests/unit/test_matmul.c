@@ -130,6 +130,12 @@ static product random_product(attn_dtype type)
     p.m = random_size();
     p.k = next() % 20 ? next() % 8 ? random_size() : between(500, 1100) : 0;
     p.n = random_size();
+    if (next() % 12 == 0) {
+        /* Rows enough for b to be packed before; rows that begin 4 KiB apart, which are not read in place. */
+        int64_t *one[] = {&p.m, &p.m, &p.k, &p.n};
+        *one[next() % 4] = next() % 2 ? 1024 : between(500, 1300);
+        p.lead[0] = p.lead[1] = 1;
+    }
     p.has_bias = next() % 3 == 0;
     p.accumulate = next() % 3 == 0;
     p.a = random_operand(&p, p.m, p.k, false);
@@ -233,8 +239,8 @@ static void test_threads(void **unused)
     (void)unused;
     static const int threads[] = {1, 2, 3, 7};
     static const int64_t sizes[][3] = {
-        {300, 700, 200}, {40, 3000, 70}, {2100, 30, 33}, {3, 900, 1500}};
-    for (int s = 0; s < 4; s++) {
+        {300, 700, 200}, {40, 3000, 70}, {2100, 30, 33}, {3, 900, 1500}, {1024, 1100, 90}};
+    for (int s = 0; s < 5; s++) {
         for (int swap = 0; swap < 4; swap++) {
             void *first = NULL;
             for (int t = 0; t < 4; t++) {

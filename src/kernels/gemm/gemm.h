@@ -1,5 +1,5 @@
 /**
- * kernels/gemm/gemm.h: y = x·Wᵀ in f32 with W packed into panels.
+ * kernels/gemm/gemm.h: y = x·Wᵀ in f32 with W in panels.
  *
  * A panel holds `nr` rows of W (outputs), column after column: w[k·nr + i] = W[panel·nr + i, k]; missing
  * rows of the last panel are zeros. Panels lie one after the other.
@@ -15,17 +15,23 @@
 /* Most rows that the `few` kernels take: there memory is the limit, beyond it arithmetic. */
 #define ATTN_GEMM_FEW 4
 
-/** One product of some rows of x with some panels, over k columns. */
+/**
+ * One product of some rows of x with some panels, over k columns. A tile reads x and the panel where they are: rows or columns of x
+ * are contiguous, columns of the panel lie ldw apart.
+ */
 typedef struct attn_gemm_job {
     const float *w; /* first panel, at its first column */
+    int64_t ldw; /* tile: floats from one column to the next, nr where packed; nr floats are read */
     int64_t stream; /* few: floats from one panel of this call to the next */
     int64_t k;      /* columns */
-    const float *x; /* tile: packed [k][rows]; few: row r at x + r·ldx */
-    int64_t ldx;
+    const float *x; /* column i of row r at x + r·ldx + i·x_step */
+    int64_t ldx;    /* 1 unless x_step is */
+    int64_t x_step; /* tile: 1, or columns lie so far apart (the rows of a packed tile); few: 1 */
     const float *init; /* what sums start from: row r, panel p at init + r·ld_init + p·step */
     int64_t ld_init;   /* 0: every row starts from the bias; may be y itself */
-    float *y; /* row r, panel p, lane i at y[r·ldy + p·step + i]; nr floats are written */
+    float *y;          /* row r, panel p, lane i at y[r·ldy + p·step + i] */
     int64_t ldy, step;
+    int columns; /* tile: outputs of the panel that are read and written, at most nr; few: all nr */
 } attn_gemm_job;
 
 typedef void attn_gemm_pack_fn(const float *x, int64_t ldx, int rows, int64_t k, float *tile);

@@ -2,48 +2,12 @@
  * kernels/gemm/gemm_avx512.c: 14 rows × 32 outputs: 28 sums, two vectors of W and one broadcast fill the 32
  * registers, and 28 multiply-adds go with 16 loads.
  */
-#include <assert.h>
-#include <immintrin.h>
-#include <stddef.h>
+#include "kernels/common/lanes_avx512.h"
 
-#include "kernels/gemm/gemm.h"
+enum { TILE_ROWS = 14 };
 
-#define INLINE static inline __attribute__((always_inline))
+#include "kernels/gemm/gemm_lanes.h"
 
-enum { NR = 32 };
-
-INLINE void tile(const attn_gemm_job *job, const int rows)
-{
-    const float *x = job->x, *w = job->w;
-    __m512 acc[14][2];
-#pragma GCC unroll 14
-    for (int r = 0; r < rows; r++) {
-        acc[r][0] = _mm512_loadu_ps(job->init + r * job->ld_init);
-        acc[r][1] = _mm512_loadu_ps(job->init + r * job->ld_init + 16);
-    }
-    for (int64_t k = job->k; k > 0; k--) {
-        __m512 w0 = _mm512_load_ps(w), w1 = _mm512_load_ps(w + 16);
-#pragma GCC unroll 14
-        for (int r = 0; r < rows; r++) {
-            __m512 a = _mm512_set1_ps(x[r]);
-            acc[r][0] = _mm512_fmadd_ps(a, w0, acc[r][0]);
-            acc[r][1] = _mm512_fmadd_ps(a, w1, acc[r][1]);
-        }
-        x += rows;
-        w += NR;
-    }
-#pragma GCC unroll 14
-    for (int r = 0; r < rows; r++) {
-        _mm512_storeu_ps(job->y + r * job->ldy, acc[r][0]);
-        _mm512_storeu_ps(job->y + r * job->ldy + 16, acc[r][1]);
-    }
-}
-
-#define TILE(rows)                                                              \
-    static __attribute__((noinline)) void tile_##rows(const attn_gemm_job *job) \
-    {                                                                           \
-        tile(job, rows);                                                        \
-    }
 TILE(1)
 TILE(2)
 TILE(3)
@@ -61,56 +25,16 @@ TILE(14)
 
 void attn_gemm_f32_14x32_avx512(const attn_gemm_job *job, int rows)
 {
-    static void (*const tiles[])(const attn_gemm_job *) = {
-        NULL,   tile_1, tile_2,  tile_3,  tile_4,  tile_5,  tile_6,  tile_7,
-        tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14,
+    static void (*const kernels[2][TILE_ROWS + 1])(const attn_gemm_job *) = {
+        {NULL, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8, tile_9, tile_10,
+         tile_11, tile_12, tile_13, tile_14},
+        {NULL, rows_1, rows_2, rows_3, rows_4, rows_5, rows_6, rows_7, rows_8, rows_9, rows_10,
+         rows_11, rows_12, rows_13, rows_14},
     };
-    assert(rows >= 1 && rows <= 14);
-    tiles[rows](job);
+    assert(rows >= 1 && rows <= TILE_ROWS);
+    kernels[job->x_step == 1][rows](job);
 }
 
-/* How far ahead of a stream to ask for lines: the hardware's prefetcher stops at 4 KiB pages. */
-enum { AHEAD = 2048 };
-
-INLINE void few(const attn_gemm_job *job, const int rows, const int panels)
-{
-    const float *x = job->x, *w = job->w;
-    const int64_t stream = job->stream, ldx = job->ldx;
-    __m512 acc[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < rows * panels * 2; i++) {
-        acc[i] = _mm512_loadu_ps(job->init + i / 2 % rows * job->ld_init +
-                                 i / 2 / rows * job->step + i % 2 * 16);
-    }
-    for (int64_t k = 0; k < job->k; k++) {
-#pragma GCC unroll 4
-        for (int p = 0; p < panels; p++) {
-            const float *panel = w + p * stream;
-            _mm_prefetch((const char *)panel + AHEAD, _MM_HINT_T0);
-            _mm_prefetch((const char *)panel + AHEAD + 64, _MM_HINT_T0);
-            __m512 w0 = _mm512_load_ps(panel), w1 = _mm512_load_ps(panel + 16);
-#pragma GCC unroll 4
-            for (int r = 0; r < rows; r++) {
-                __m512 a = _mm512_set1_ps(x[r * ldx + k]);
-                __m512 *sum = &acc[(p * rows + r) * 2];
-                sum[0] = _mm512_fmadd_ps(a, w0, sum[0]);
-                sum[1] = _mm512_fmadd_ps(a, w1, sum[1]);
-            }
-        }
-        w += NR;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < rows * panels * 2; i++) {
-        _mm512_storeu_ps(job->y + i / 2 % rows * job->ldy + i / 2 / rows * job->step + i % 2 * 16,
-                         acc[i]);
-    }
-}
-
-#define FEW(rows, panels)                                                                 \
-    static __attribute__((noinline)) void few_##rows##_##panels(const attn_gemm_job *job) \
-    {                                                                                     \
-        few(job, rows, panels);                                                           \
-    }
 FEW(1, 1)
 FEW(1, 2)
 FEW(1, 4)
@@ -124,24 +48,12 @@ FEW(4, 2)
 
 void attn_gemm_f32_few_avx512(const attn_gemm_job *job, int rows, int panels)
 {
-    static void (*const tiles[ATTN_GEMM_FEW + 1][3])(const attn_gemm_job *) = {
+    static few_fn *const kernels[ATTN_GEMM_FEW + 1][3] = {
         {NULL},
         {few_1_1, few_1_2, few_1_4},
         {few_2_1, few_2_2, few_2_4},
         {few_3_1, few_3_2},
         {few_4_1, few_4_2},
     };
-    attn_gemm_job part = *job;
-    assert(rows >= 1 && rows <= ATTN_GEMM_FEW && panels >= 1);
-    while (panels > 0) {
-        int log = 2;
-        while ((1 << log) > panels || !tiles[rows][log]) {
-            log--;
-        }
-        tiles[rows][log](&part);
-        part.w += part.stream << log;
-        part.y += part.step << log;
-        part.init += part.step << log;
-        panels -= 1 << log;
-    }
+    few_panels(kernels, job, rows, panels);
 }

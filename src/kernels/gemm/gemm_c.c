@@ -35,21 +35,18 @@ static void column(float sum[NR], float x, const float *w)
 
 void attn_gemm_f32_4x16_c(const attn_gemm_job *job, int rows)
 {
-    assert(rows >= 1 && rows <= MR);
-    float sum[MR][NR];
+    assert(rows >= 1 && rows <= MR && job->columns >= 1 && job->columns <= NR);
+    assert(job->ldx == 1 || job->x_step == 1);
     for (int r = 0; r < rows; r++) {
-        for (int i = 0; i < NR; i++) {
-            sum[r][i] = job->init[r * job->ld_init + i];
+        float sum[NR] = {0};
+        for (int i = 0; i < job->columns; i++) {
+            sum[i] = job->init[r * job->ld_init + i];
         }
-    }
-    for (int64_t k = 0; k < job->k; k++) {
-        for (int r = 0; r < rows; r++) {
-            column(sum[r], job->x[k * rows + r], job->w + k * NR);
+        for (int64_t k = 0; k < job->k; k++) {
+            column(sum, job->x[r * job->ldx + k * job->x_step], job->w + k * job->ldw);
         }
-    }
-    for (int r = 0; r < rows; r++) {
-        for (int i = 0; i < NR; i++) {
-            job->y[r * job->ldy + i] = sum[r][i];
+        for (int i = 0; i < job->columns; i++) {
+            job->y[r * job->ldy + i] = sum[i];
         }
     }
 }
