@@ -223,7 +223,10 @@ static int generate(const generate_options *options, const char *text, size_t si
     int32_t *prompt = encode_prompt(options, &lm, text, size, &count);
     code = CLI_FAILED;
     if (prompt && count == 0) {
-        code = cli_fail("the prompt is empty");
+        code = cli_fail("the prompt %s",
+                        size > 0 ? "has no character that the model knows; it can only begin with "
+                                   "some of the text it was trained on"
+                                 : "is empty");
     } else if (prompt) {
         code = cli_lm_session(&options->lm, session_tokens(options, &lm, count), &lm);
     }

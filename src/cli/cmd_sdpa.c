@@ -134,6 +134,24 @@ static error_t parse_score(int key, const char *text, struct argp_state *state, 
     }
 }
 
+/* Two results in one file would be one result. */
+static error_t check_outputs(struct argp_state *state, const sdpa_request *r)
+{
+    enum { OTHERS = 3, COUNT = OTHERS + SDPA_GRADIENTS };
+    const char *files[COUNT] = {r->out, r->lse, r->weights};
+    memcpy(files + OTHERS, r->gradient, sizeof r->gradient);
+    for (int i = 0; i < COUNT; i++) {
+        for (int n = 0; n < i; n++) {
+            bool same = files[i] && files[n] && strcmp(files[i], files[n]) == 0;
+            if (same && strncmp(files[i], "/dev/", 5) != 0) {
+                return cli_usage_error(state, "%s: is given for two results; give each a file",
+                                       files[i]);
+            }
+        }
+    }
+    return 0;
+}
+
 /* What must be there, and what goes with what. */
 static error_t check_complete(struct argp_state *state, const sdpa_request *r)
 {
@@ -141,7 +159,7 @@ static error_t check_complete(struct argp_state *state, const sdpa_request *r)
                                                       "dbias", "dsinks", "dalibi"};
     const char *of[SDPA_GRADIENTS] = {r->q, r->k, r->v, r->bias, r->sinks, r->alibi};
     bool gradients = sdpa_wants_gradients(r);
-    if (!r->q || !r->k || !r->v || (!r->out && !gradients)) {
+    if (!r->q || !r->k || !r->v || (!r->out && !gradients && !r->dout)) {
         return cli_usage_error(state, "--%s FILE is missing; --q, --k, --v and --out are needed",
                                !r->q   ? "q"
                                : !r->k ? "k"
@@ -159,7 +177,7 @@ static error_t check_complete(struct argp_state *state, const sdpa_request *r)
             return cli_usage_error(state, "--%s: needs --%s", names[n], names[n] + 1);
         }
     }
-    return 0;
+    return check_outputs(state, r);
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)

@@ -205,7 +205,8 @@ int cmd_train(int argc, char **argv)
             "Trains a small language model on a text, or fine-tunes one. The text's last tenth is "
             "held out for validation."
             "\vThe file of --out is a checkpoint all the while and a model at the end: `attn "
-            "generate --model FILE'. Ctrl-C saves and leaves; --resume goes on with the same "
+            "generate --model FILE --temperature 0.8'. Ctrl-C saves and leaves; --resume goes on "
+            "with the same "
             "settings, to the bits of a run that was never interrupted. A loss is in nats a token. "
             "The ceiling is what the processor's multiply-add units can do, measured beside the "
             "run. Fine-tuning writes a merged BF16 GGUF, or with --adapter the adapters.",

@@ -233,6 +233,7 @@ def check_gradient_refusals(folder, rng):
         (a, dq, 2, "--dout FILE is missing"),
         ({**a, "dout": dout}, ["--dbias", f"{folder}/db.npy"], 2, "--dbias: needs --bias"),
         ({**a, "dout": dout}, ["--dsinks", f"{folder}/db.npy"], 2, "--dsinks: needs --sinks"),
+        ({**a, "dout": dout}, [*dq, "--dk", f"{folder}/dq.npy"], 2, "dq.npy: is given for two results"),
         (a, ["--dropout", "1"], 2, "--dropout"),
         (a, ["--dropout", "-0.5"], 2, "--dropout"),
         (a, ["--seed", "-1"], 2, "--seed"),

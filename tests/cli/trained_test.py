@@ -174,6 +174,9 @@ class Trained(program.Case):
         done = attn("generate", "--model", self.path, "abc", "--system", "be brief")
         self.fails(done, "chat template")
 
+    def test_a_prompt_without_a_known_character(self):
+        self.fails(attn("generate", "--model", self.path, "XYZ"), "no character that the model knows")
+
     def test_broken_files(self):
         self.save(hidden_size=16)
         self.fails(attn("generate", "--model", self.path, "abc"), "token_embd")
