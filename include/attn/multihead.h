@@ -120,7 +120,7 @@ ATTN_API attn_multihead_gradients attn_multihead_gradients_init(void);
  *   dWo += doutᵀ·o, dbo += Σ_rows dout; dWq += dqᵀ·query, dbq += Σ_rows dq, dquery = dq·Wq; k and v likewise
  *
  * saved     of the forward call, with this layer; its parameters must not have changed since. Read: several backwards may follow one forward
- * options   those of the forward call (saved, weights and need_weights are not looked at); NULL where they were NULL
+ * options   those of the forward call: others are ARGUMENT where it can be seen (saved, weights and need_weights are not looked at)
  * query, key, value  those of the forward call, read
  * dout      [batch, len_q, embed_dim] f32: gradient with respect to out; unit last stride; read
  * gradients of the inputs: written; overlap nothing. NULL: only the parameters'

@@ -241,12 +241,13 @@ ATTN_API attn_tensor *attn_nn_block(attn_tape *tape, attn_module *module,
  */
 typedef struct attn_gpt_options {
     size_t struct_size;
-    attn_dtype dtype; /**< f32 (default) or f64 */
-    int64_t vocab, layers, dim, heads;
-    int64_t heads_kv; /**< 0: heads */
-    int64_t head_dim; /**< 0: dim/heads */
-    int64_t ffn;      /**< 0: 4·dim; for SWIGLU 8/3·dim, rounded up to a multiple of 32 */
-    int64_t context;  /**< longest sequence */
+    attn_dtype dtype;           /**< f32 (default) or f64 */
+    int64_t vocab;              /**< number of tokens; no default */
+    int64_t layers, dim, heads; /**< defaults 4, 128, 4 */
+    int64_t heads_kv;           /**< 0: heads */
+    int64_t head_dim;           /**< 0: dim/heads */
+    int64_t ffn;     /**< 0: 4·dim; for SWIGLU 8/3·dim, rounded up to a multiple of 32 */
+    int64_t context; /**< longest sequence; default 256 */
     attn_norm_kind norm;
     double norm_eps; /**< 0: 1e-5 */
     attn_mlp_kind mlp;

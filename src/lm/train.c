@@ -87,7 +87,7 @@ static attn_status check_text(attn_trainer *t, int64_t count)
     if (t->training < t->options.context + 1) {
         return attn_fail(ATTN_ERR_ARGUMENT,
                          "tokens: %lld are left to train on after %lld are held out, a window "
-                         "takes %lld; give more text or a shorter context",
+                         "takes %lld; give more text, hold out less or take a shorter context",
                          (long long)(t->training > 0 ? t->training : 0), (long long)t->validation,
                          (long long)t->options.context + 1);
     }
@@ -348,7 +348,8 @@ attn_status attn_trainer_next(attn_trainer *trainer, const int32_t *tokens, int6
     enum { PADDING = 64 }; /* few shapes: the tape keeps memory for each */
     attn_trainer *t = trainer;
     if (count < 1 || tokens == NULL || logits == NULL) {
-        return attn_fail(ATTN_ERR_ARGUMENT, "tokens: at least one is needed, and room for logits");
+        return attn_fail(ATTN_ERR_ARGUMENT, "tokens, count, logits: at least one token is needed, "
+                                            "and room for a logit of each word");
     }
     int64_t length = count < t->options.context ? count : t->options.context;
     int64_t padded = (length + PADDING - 1) / PADDING * PADDING;

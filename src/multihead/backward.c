@@ -40,6 +40,24 @@ typedef struct backward_call {
 
 /* ---- checks ------------------------------------------------------------------------------------- */
 
+/* What of the options differs from the forward call's and can be seen; NULL: nothing. */
+static const char *other_option(const attn_multihead_forward_options *forward,
+                                const attn_multihead_forward_options *now)
+{
+    bool window = forward->has_window && (forward->window_left != now->window_left ||
+                                          forward->window_right != now->window_right);
+    bool p = forward->dropout < now->dropout || forward->dropout > now->dropout;
+    return forward->causal != now->causal                                     ? "causal"
+           : forward->has_window != now->has_window || window                 ? "window"
+           : !forward->mask != !now->mask                                     ? "mask"
+           : !forward->key_padding_mask != !now->key_padding_mask             ? "key_padding_mask"
+           : !forward->lengths_q != !now->lengths_q                           ? "lengths_q"
+           : !forward->lengths_k != !now->lengths_k                           ? "lengths_k"
+           : p                                                                ? "dropout"
+           : now->dropout > 0.0 && forward->dropout_seed != now->dropout_seed ? "dropout_seed"
+                                                                              : NULL;
+}
+
 static attn_status check_saved(const backward_call *b)
 {
     const attn_multihead_saved *saved = b->saved;
@@ -66,6 +84,13 @@ static attn_status check_saved(const backward_call *b)
                          "%lld, %lld; give what the forward call was given",
                          (long long)saved->batch, (long long)saved->len_q, (long long)saved->len_k,
                          (long long)c->batch, (long long)c->len_q, (long long)c->len_k);
+    }
+    const char *other = other_option(&saved->options, &c->o);
+    if (other) {
+        return attn_fail(ATTN_ERR_ARGUMENT,
+                         "options: %s is not that of the forward call, and the gradients would be "
+                         "of another function; give its options",
+                         other);
     }
     return ATTN_OK;
 }

@@ -231,6 +231,7 @@ attn_status attn_multihead_forward(attn_context *context, const attn_multihead *
         saved->batch = call.batch;
         saved->len_q = call.len_q;
         saved->len_k = call.len_k;
+        saved->options = call.o;
     }
     attn_free(attn_context_allocator(context), own.block, own.bytes);
     return status;

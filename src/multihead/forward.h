@@ -34,6 +34,7 @@ struct attn_multihead_saved {
     const attn_multihead *layer; /* of the last forward; NULL: none yet, or it failed */
     uint64_t version;            /* of its parameters then */
     int64_t batch, len_q, len_k;
+    attn_multihead_forward_options options; /* pointers only to compare with NULL */
     multihead_workspace workspace;
 };
 

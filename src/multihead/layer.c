@@ -19,8 +19,9 @@ attn_multihead_options attn_multihead_options_init(void)
 static attn_status check_positive(const char *name, int64_t value)
 {
     if (value < 1) {
-        return attn_fail(ATTN_ERR_SHAPE, "%s: is %lld but must be at least 1", name,
-                         (long long)value);
+        return attn_fail(ATTN_ERR_SHAPE,
+                         "%s: is %lld but must be at least 1, as in embed_dim 64, num_heads 8",
+                         name, (long long)value);
     }
     return ATTN_OK;
 }

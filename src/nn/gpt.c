@@ -220,7 +220,9 @@ static bool check_call(attn_tape *tape, const attn_module *gpt, const int64_t *i
     int64_t context = gpt->as.gpt.options.context;
     if (!ids || batch < 1 || len < 1) {
         nn_fail(tape, ATTN_ERR_ARGUMENT,
-                ids ? "batch, len: must be at least 1, for example 16 and 64" : "ids: NULL");
+                "ids, batch, len: %s, %lld, %lld; there must be ids, and at least 1 of both, for "
+                "example 16 and 64",
+                ids ? "given" : "NULL", (long long)batch, (long long)len);
         return false;
     }
     if (len > context) {

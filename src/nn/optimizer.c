@@ -219,9 +219,14 @@ int64_t attn_optimizer_steps(const attn_optimizer *optimizer)
 
 attn_status attn_optimizer_set_steps(attn_optimizer *optimizer, int64_t steps)
 {
-    if (!optimizer || steps < 0) {
+    if (!optimizer) {
+        return attn_fail(ATTN_ERR_ARGUMENT, "optimizer: must not be NULL");
+    }
+    if (steps < 0) {
         return attn_fail(ATTN_ERR_ARGUMENT,
-                         optimizer ? "steps: must not be negative" : "optimizer: must not be NULL");
+                         "steps: are %lld, must not be negative; 0 before the "
+                         "first",
+                         (long long)steps);
     }
     optimizer->steps = steps;
     return ATTN_OK;

@@ -139,8 +139,13 @@ static bool check(attn_tape *tape, const attn_op *op, double eps, attn_tensor *c
         }
     }
     if (dim < 1 || !(eps >= 0.0)) {
-        attn_op_fail(tape, dim < 1 ? ATTN_ERR_SHAPE : ATTN_ERR_ARGUMENT, "%s: %s", op->name,
-                     dim < 1 ? "x's last dimension has size 0" : "eps must be at least 0");
+        if (dim < 1) {
+            attn_op_fail(tape, ATTN_ERR_SHAPE, "%s: x's last dimension has size 0, and no mean",
+                         op->name);
+        } else {
+            attn_op_fail(tape, ATTN_ERR_ARGUMENT, "%s: eps is %g and must be at least 0, as 1e-5",
+                         op->name, eps);
+        }
         return false;
     }
     return true;

@@ -60,7 +60,8 @@ attn_status attn_shape_check(attn_dtype dtype, int ndim, const int64_t *shape)
         return ATTN_OK;
     }
     return attn_fail(ATTN_ERR_SHAPE,
-                     "shape: %s has a negative size, or more elements than fit into memory",
+                     "shape: %s must have sizes from 0 on, and no more elements than an address "
+                     "space holds",
                      attn_shape_text(ndim, shape, text));
 }
 
@@ -119,10 +120,14 @@ static attn_status check_new(attn_dtype dtype, int ndim, const int64_t *shape, a
         return attn_fail(ATTN_ERR_ARGUMENT, "tensor: must not be NULL; it is what is returned");
     }
     *tensor = NULL;
-    if (!shape || ndim < 1 || ndim > 4) {
+    if (!shape) {
+        return attn_fail(ATTN_ERR_ARGUMENT, "shape: must not be NULL; a single number has [1]");
+    }
+    if (ndim < 1 || ndim > 4) {
         return attn_fail(ATTN_ERR_ARGUMENT,
-                         "%s; a tensor has 1 to 4 dimensions, a single number the shape [1]",
-                         shape ? "ndim: must be 1 to 4" : "shape: must not be NULL");
+                         "ndim: is %d, a tensor has 1 to 4 dimensions; a single number has the "
+                         "shape [1]",
+                         ndim);
     }
     if (dtype != ATTN_F32 && dtype != ATTN_F64) {
         return attn_fail(ATTN_ERR_DTYPE,

@@ -194,6 +194,33 @@ static void padding_is_not_read(void **state)
 
 /* ---- refusals ----------------------------------------------------------------------------------- */
 
+/* Options that are not the forward call's would give the gradients of another function. */
+static void other_options_are_refused(attn_context *context, attn_multihead *layer,
+                                      const attn_multihead_saved *saved,
+                                      const attn_multihead_forward_options *forward,
+                                      const attn_view *x, const attn_view *dout)
+{
+    static unsigned char ones[B * L * L];
+    static int64_t lengths[B];
+    attn_view padding = attn_view_dense(ones, ATTN_BOOL, 2, (const int64_t[]){B, L});
+    attn_view mask = attn_view_dense(ones, ATTN_BOOL, 2, (const int64_t[]){L, L});
+    static const char *const names[] = {"causal",    "window",    "mask",   "key_padding_mask",
+                                        "lengths_q", "lengths_k", "dropout"};
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+        attn_multihead_forward_options o = *forward;
+        o.causal = n == 0 ? (attn_causal)(forward->causal == ATTN_CAUSAL_NONE) : o.causal;
+        o.has_window = n == 1;
+        o.window_left = o.window_right = 1;
+        o.mask = n == 2 ? &mask : NULL;
+        o.key_padding_mask = n == 3 ? &padding : NULL;
+        o.lengths_q = n == 4 ? lengths : NULL;
+        o.lengths_k = n == 5 ? lengths : NULL;
+        o.dropout = n == 6 ? 0.5 : 0.0;
+        expect_error(attn_multihead_backward(context, layer, saved, &o, x, NULL, NULL, dout, NULL),
+                     ATTN_ERR_ARGUMENT, names[n]);
+    }
+}
+
 static void refusals_say_what_to_do(void **state)
 {
     (void)state;
@@ -247,6 +274,7 @@ static void refusals_say_what_to_do(void **state)
     expect_error(attn_multihead_forward(context, layer, &o, &x.view, NULL, NULL, &out.view),
                  ATTN_ERR_ARGUMENT, "dropout");
     o.dropout = 0.0;
+    other_options_are_refused(context, layer, saved, &o, &x.view, &dout.view);
 
     attn_kv_cache_options co = attn_kv_cache_options_init();
     attn_kv_cache *cache = NULL;
