@@ -92,6 +92,11 @@ static inline lanes_mask lanes_less(lanes a, lanes b)
     return _mm256_cmp_ps(a, b, _CMP_LT_OQ);
 }
 
+static inline lanes_mask lanes_before(int64_t n)
+{
+    return _mm256_castsi256_ps(lanes_first(n));
+}
+
 static inline lanes lanes_select(lanes_mask mask, lanes yes, lanes no)
 {
     return _mm256_blendv_ps(no, yes, mask);
@@ -116,6 +121,13 @@ static inline float lanes_largest(lanes x)
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+static inline float lanes_sum(lanes x)
+{
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
 typedef struct lanes_sums {

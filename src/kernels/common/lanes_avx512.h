@@ -94,6 +94,12 @@ static inline lanes_mask lanes_less(lanes a, lanes b)
     return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
 }
 
+/* the first n, whatever n is */
+static inline lanes_mask lanes_before(int64_t n)
+{
+    return (lanes_mask)(n >= LANES ? 0xffffu : n > 0 ? (1u << n) - 1u : 0u);
+}
+
 static inline lanes lanes_select(lanes_mask mask, lanes yes, lanes no)
 {
     return _mm512_mask_blend_ps(mask, no, yes);
@@ -118,6 +124,11 @@ static inline lanes lanes_split(lanes x, lanes *e)
 static inline float lanes_largest(lanes x)
 {
     return _mm512_reduce_max_ps(x);
+}
+
+static inline float lanes_sum(lanes x)
+{
+    return _mm512_reduce_add_ps(x);
 }
 
 /* Sums in f64. */
