@@ -23,18 +23,18 @@ typedef struct sums {
 } sums;
 
 /* One block of rows × one strip of columns, for either type. */
-#define SUM_BLOCK(name, type)                                                                 \
-    static void name(const type *x, int64_t stride, int64_t rows, int64_t columns, type *sum) \
-    {                                                                                         \
-        for (int64_t i = 0; i < columns; i++) {                                               \
-            sum[i] = x[i];                                                                    \
-        }                                                                                     \
-        for (int64_t r = 1; r < rows; r++) {                                                  \
-            const type *row = x + r * stride;                                                 \
-            for (int64_t i = 0; i < columns; i++) {                                           \
-                sum[i] += row[i];                                                             \
-            }                                                                                 \
-        }                                                                                     \
+#define SUM_BLOCK(name, type)                                                                  \
+    static void name(const type *x, int64_t stride, int64_t rows, int64_t columns, type sum[]) \
+    {                                                                                          \
+        for (int64_t i = 0; i < columns; i++) {                                                \
+            sum[i] = x[i];                                                                     \
+        }                                                                                      \
+        for (int64_t r = 1; r < rows; r++) {                                                   \
+            const type *row = x + r * stride;                                                  \
+            for (int64_t i = 0; i < columns; i++) {                                            \
+                sum[i] += row[i];                                                              \
+            }                                                                                  \
+        }                                                                                      \
     }
 SUM_BLOCK(sum_block_f32, float)
 SUM_BLOCK(sum_block_f64, double)
