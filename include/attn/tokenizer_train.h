@@ -13,9 +13,10 @@ extern "C" {
 
 typedef struct attn_tokenizer_train_options {
     size_t struct_size;
-    int64_t vocab;        /**< BPE: tokens in all, end_text and the 256 bytes counted; 0: 2,304 */
-    int64_t min_count;    /**< BPE: a pair that occurs less often is not merged; 0: 2 */
-    const char *end_text; /**< text of a special token with id 0 that ends texts; NULL: none */
+    int64_t vocab;     /**< BPE: tokens in all, end_text and the 256 bytes counted; 0: 2,304 */
+    int64_t min_count; /**< BPE: a pair that occurs less often is not merged; 0: 2 */
+    const char *
+        end_text; /**< text of a special token with id 0 that ends texts, as no other token is written; NULL: none */
     bool (*cancel)(void *user); /**< asked between merges; true stops with CANCELLED */
     void *cancel_user;
 } attn_tokenizer_train_options;
@@ -44,7 +45,7 @@ ATTN_API attn_status attn_tokenizer_train_chars(const char *text, size_t size,
 
 /**
  * The tokenizer as *json (malloc'd, NUL-terminated; caller frees): what Hugging Face's `tokenizers` reads as tokenizer.json and encodes equally with. Tokens one per
- * character are a BPE model without merges behind a split into characters. Pre-splits gpt-2, smollm and characters; UNSUPPORTED names another.
+ * character are a BPE model without merges behind a split into characters. Pre-splits gpt-2, smollm and characters; UNSUPPORTED names another, or tells that two tokens are written alike.
  */
 ATTN_API attn_status attn_tokenizer_to_json(const attn_tokenizer *tokenizer, char **json);
 

@@ -151,6 +151,14 @@ attn_status attn_tokenizer_to_json(const attn_tokenizer *tokenizer, char **json)
                                     write_split(splitter_name(tokenizer->splitter)),
                                     "post_processor", "decoder", byte_level(true), "model", model)
                         : NULL;
+    size_t written = all ? json_object_size(json_object_get(model, "vocab")) : 0;
+    if (all && written != (size_t)tokenizer->vocab.count) {
+        json_decref(all);
+        return attn_fail(ATTN_ERR_UNSUPPORTED,
+                         "tokenizer: of its %d tokens some are written alike, which tokenizer.json "
+                         "cannot tell apart",
+                         tokenizer->vocab.count);
+    }
     *json = all ? json_dumps(all, JSON_COMPACT) : NULL;
     json_decref(all);
     return *json ? ATTN_OK

@@ -63,6 +63,35 @@ static int32_t put_end(const attn_tokenizer_train_options *options, token_part *
     return 1;
 }
 
+/* Whether an ordinary token is written, in the byte alphabet, as the end of text is: no vocabulary could tell them apart. */
+static bool written_alike(const token_part *token, const char *end)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < token->size; i++) {
+        char text[2];
+        size_t size = vocab_encode_byte((unsigned char)token->bytes[i], text);
+        if (strncmp(end + at, text, size) != 0) {
+            return false;
+        }
+        at += size;
+    }
+    return end[at] == '\0';
+}
+
+static attn_status make(const tokenizer_parts *parts, const char *end, attn_tokenizer **tokenizer)
+{
+    for (int32_t i = 1; end && i < parts->count; i++) {
+        if (written_alike(&parts->tokens[i], end)) {
+            return attn_fail(
+                ATTN_ERR_ARGUMENT,
+                "end_text: '%.64s' is what a token of the text is written as too; take "
+                "one that is not in it, such as <|endoftext|>",
+                end);
+        }
+    }
+    return tokenizer_from_parts(parts, tokenizer);
+}
+
 /* ---- BPE ---- */
 
 /* The bytes as tokens, in the order of their characters in the alphabet: those that print, then the
@@ -127,7 +156,7 @@ attn_status attn_tokenizer_train_bpe(const char *text, size_t size,
                                        .merges = l.merges,
                                        .merge_count = l.merge_count,
                                        .end = options->end_text ? 0 : -1};
-        status = tokenizer_from_parts(&parts, tokenizer);
+        status = make(&parts, options->end_text, tokenizer);
     }
     word_list_free(&words);
     bpe_learned_free(&l);
@@ -200,7 +229,7 @@ static attn_status from_inventory(const inventory *found, int32_t count,
                                        .tokens = tokens,
                                        .count = n,
                                        .end = options->end_text ? 0 : -1};
-        status = tokenizer_from_parts(&parts, tokenizer);
+        status = make(&parts, options->end_text, tokenizer);
     } else {
         status = attn_fail(ATTN_ERR_NO_MEMORY, "no memory for %d tokens", count);
     }

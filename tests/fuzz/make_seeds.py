@@ -100,11 +100,28 @@ def write_safetensors(folder):
     (folder / "scalar.safetensors").write_bytes(safetensors(scalar, {}))
 
 
+def write_tokenizers(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bpe.json").write_text(trained_model()[1]["attn.tokenizer"])
+    letters = {letter: i for i, letter in enumerate("Helo")}
+    split = [{"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False},
+             {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]
+    characters = {"version": "1.0", "added_tokens": [], "normalizer": None, "post_processor": None,
+                  "pre_tokenizer": {"type": "Sequence", "pretokenizers": split},
+                  "model": {"type": "BPE", "ignore_merges": True, "vocab": letters, "merges": []}}
+    (folder / "characters.json").write_text(json.dumps(characters))
+    digits = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "add_prefix_space": False}]},
+              "model": {"type": "BPE", "vocab": {"l": 0, "o": 1, "lo": 2}, "merges": ["l o"]}}
+    (folder / "digits.json").write_text(json.dumps(digits))
+
+
 def main():
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2
     write_safetensors(Path(sys.argv[1]) / "fuzz_safetensors")
+    write_tokenizers(Path(sys.argv[1]) / "fuzz_tokenizer_json")
     folder = Path(sys.argv[1]) / "fuzz_gguf"
     folder.mkdir(parents=True, exist_ok=True)
     f32 = ("output_norm.weight", 0, [32], struct.pack("<32f", *[1.0] * 32))

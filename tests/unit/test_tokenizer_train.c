@@ -216,6 +216,18 @@ static void test_refuses(void **state)
     assert_int_equal(attn_tokenizer_train_chars("a", 1, &options, &t), ATTN_ERR_ARGUMENT);
     options.end_text = "";
     assert_int_equal(attn_tokenizer_train_chars("a", 1, &options, &t), ATTN_ERR_ARGUMENT);
+    /* Another token's text: of a byte, of a byte in its alphabet (space), of a merge, of a character. */
+    static const char *const taken[] = {"a", "\xc4\xa0", "ab"};
+    for (int i = 0; i < 3; i++) {
+        options.end_text = taken[i];
+        assert_int_equal(attn_tokenizer_train_bpe("ab ab ab", 8, &options, &t), ATTN_ERR_ARGUMENT);
+        assert_true(error_has("end_text") && t == NULL);
+    }
+    options.end_text = "b";
+    assert_int_equal(attn_tokenizer_train_chars("ab", 2, &options, &t), ATTN_ERR_ARGUMENT);
+    options.end_text = "c";
+    assert_int_equal(attn_tokenizer_train_chars("ab", 2, &options, &t), ATTN_OK);
+    attn_tokenizer_destroy(t);
     int left = 2;
     options = attn_tokenizer_train_options_init();
     options.min_count = 1;
