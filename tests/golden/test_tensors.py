@@ -16,7 +16,7 @@ try:
 except ImportError as error:
     skip(f"{error}; pip install -r bench/peers/requirements-torch.txt (a test extra)")
 
-from bindings import Attn, SdpaOptions, SdpaTerms, integer, number, sizes
+from bindings import F32, F64, Attn, SdpaOptions, SdpaTerms, integer, number, sizes
 
 FUNCTION = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p),
                             ctypes.c_int)
@@ -32,6 +32,21 @@ class Node:
     @property
     def shape(self):
         return tuple(self.theirs.shape)
+
+
+class Rotation(ctypes.Structure):
+    _fields_ = [("positions", ctypes.c_void_p), ("theta", ctypes.c_double), ("dims", ctypes.c_int64), ("pairing", ctypes.c_int)]
+
+
+def turn(x, positions, dims, halves):
+    """Rotary embedding of [batch, heads, len, dim], theta 100."""
+    i = np.arange(dims // 2)
+    angle = torch.tensor(positions[:, None, :, None] * 100.0 ** (-2 * i / dims))
+    first, second = (i, i + dims // 2) if halves else (2 * i, 2 * i + 1)
+    a, b = x[..., first], x[..., second]
+    back = np.argsort(np.concatenate([first, second]))
+    turned = torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)[..., back]
+    return torch.cat([turned, x[..., dims:]], -1)
 
 
 class Graph:
@@ -173,6 +188,78 @@ class Graph:
         self.put("linear", self.attn.op("linear", a.ours, w.ours, b and b.ours),
                  functional.linear(a.theirs, w.theirs, b and b.theirs))
 
+    def joined_leaves(self, rows, columns):
+        """Leaves that lie one after the other in memory; columns 0: vectors."""
+        handles = (ctypes.c_void_p * len(rows))()
+        self.attn.ok(self.attn.lm.attn_tensor_create_joined(F64 if self.dtype == "f8" else F32, len(rows), sizes(rows),
+                                                            integer(columns), handles))
+        made = []
+        for n, handle in zip(rows, handles):
+            node = self.leaf((n, columns) if columns else (n,))
+            values = node.theirs.detach().numpy().astype(self.dtype)
+            view = self.attn.lm.attn_tensor_write(ctypes.c_void_p(handle))
+            ctypes.memmove(view.data, np.ascontiguousarray(values).ctypes.data, values.nbytes)
+            self.attn.lm.attn_tensor_require_grad(ctypes.c_void_p(handle), ctypes.c_bool(node.theirs.requires_grad))
+            self.attn.release([node.ours])
+            node.ours = ctypes.c_void_p(handle)
+            made.append(node)
+        return made
+
+    def layers(self, a, outs):
+        """Several layers that read one tensor: (ours, theirs) side by side."""
+        columns = a.shape[-1]
+        joined = self.rng.random() < 0.7
+        weights = self.joined_leaves(outs, columns) if joined else [self.like((n, columns)) for n in outs]
+        biases = self.joined_leaves(outs, 0) if joined else [self.like((n,)) for n in outs]
+        kept = [b if self.rng.random() < 0.8 else None for b in biases]
+        w = (ctypes.c_void_p * len(outs))(*(x.ours for x in weights))
+        b = (ctypes.c_void_p * len(outs))(*(x and x.ours for x in kept))
+        theirs = [functional.linear(a.theirs, x.theirs, y and y.theirs) for x, y in zip(weights, kept)]
+        return (self.attn.op("linear_joined", a.ours, len(outs), w, b), torch.cat(theirs, -1))
+
+    def linear_joined(self):
+        a = self.any()
+        outs = [int(n) for n in self.rng.integers(1, 6, int(self.rng.integers(1, 5)))]
+        self.put(f"linear_joined {outs}", *self.layers(a, outs))
+
+    def swiglu_joined(self):
+        a = self.any()
+        if a.shape[-1] % 2 == 0:
+            gate, up = a.theirs.chunk(2, -1)
+            self.put("swiglu_joined", self.attn.op("swiglu_joined", a.ours), functional.silu(gate) * up)
+
+    def sdpa_joined(self):
+        """On what only the tape holds, and rotates where it is; or on something that is used elsewhere too."""
+        kv, group, dim = int(self.rng.integers(1, 3)), int(self.rng.integers(1, 3)), 2 * int(self.rng.integers(1, 3))
+        heads = kv * group
+        held = None
+        if self.rng.random() < 0.7:
+            ours, theirs = self.layers(self.any(3), [heads * dim, kv * dim, kv * dim])
+        else:
+            held = self.like((2, 3, (heads + 2 * kv) * dim))
+            ours, theirs = held.ours, held.theirs
+            self.attn.lm.attn_tensor_retain(ours)
+        batch, length = theirs.shape[:2]
+        rotation, causal = Rotation(None, 100.0, 0, int(self.rng.integers(0, 2))), int(self.rng.integers(0, 3))
+        rotated = self.rng.random() < 0.7
+        if self.rng.random() < 0.3:
+            rotation.dims = 2
+        o = SdpaOptions(struct_size=ctypes.sizeof(SdpaOptions), causal=causal)
+        out = self.attn.op("sdpa_joined", ctypes.byref(o), ctypes.byref(rotation) if rotated else None, ours,
+                           integer(heads), integer(kv))
+        q, k, v = (x.reshape(batch, length, -1, dim).transpose(1, 2)
+                   for x in theirs.split([heads * dim, kv * dim, kv * dim], -1))
+        if rotated:
+            q, k = (turn(x, np.arange(length)[None], rotation.dims or dim, rotation.pairing == 1) for x in (q, k))
+        s = q @ k.repeat_interleave(group, 1).transpose(-1, -2) / dim ** 0.5
+        seen = torch.ones(length, length, dtype=torch.bool)
+        s = torch.where(seen.tril() if causal else seen, s, -np.inf)
+        y = torch.softmax(s, -1) @ v.repeat_interleave(group, 1)
+        self.put(f"sdpa_joined rotated={rotated} held={held is not None}", out,
+                 y.transpose(1, 2).reshape(batch, length, -1))
+        if held:
+            self.attn.release([ours])
+
     def views(self):
         a = self.any()
         kind = self.rng.choice(["transpose", "reshape", "slice"])
@@ -278,15 +365,9 @@ class Graph:
         dims = 2 * int(self.rng.integers(1, a.shape[3] // 2 + 1))
         halves = bool(self.rng.random() < 0.5)
         positions = self.rng.integers(0, 100, (a.shape[0], a.shape[2]))
-        i = np.arange(dims // 2)
-        angle = torch.tensor(positions[:, None, :, None] * 100.0 ** (-2 * i / dims))
-        first, second = (i, i + dims // 2) if halves else (2 * i, 2 * i + 1)
-        x, y = a.theirs[..., first], a.theirs[..., second]
-        back = np.argsort(np.concatenate([first, second]))
-        turned = torch.cat([x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()], -1)[..., back]
+        turned = turn(a.theirs, positions, dims, halves)
         self.put(f"rope {dims}", self.attn.op("rope", a.ours, sizes(positions.ravel().tolist()), number(100.0),
-                                              integer(dims), int(halves)),
-                 torch.cat([turned, a.theirs[..., dims:]], -1))
+                                              integer(dims), int(halves)), turned)
 
     def sdpa(self):
         q = self.any(4)
@@ -369,7 +450,8 @@ class Graph:
 
     OPERATIONS = (elements, elements, twice, scalars, activations, activations, swiglu, masks, matmul, matmul, linear,
                   views, views, views, concat, detach, along, along, everything, norms, words, cross_entropy, dropout,
-                  rope, sdpa, sdpa, checkpoint, unrecorded)
+                  rope, sdpa, sdpa, checkpoint, unrecorded, linear_joined, swiglu_joined, sdpa_joined,
+                  sdpa_joined)
 
 
 def close(checks, got, want, allowed, what):
