@@ -305,6 +305,15 @@ ATTN_API attn_tensor *attn_tensor_cross_entropy(attn_tape *tape, attn_tensor *lo
                                                 const int64_t *targets);
 
 /**
+ * The same of logits x·weightᵀ, which are never there all at once: x [.., in], weight [vocab, in] → [1]. They are computed in pieces of rows (256 or as many as
+ * have 4 Mi logits, the larger), each with its loss and, while recording, its share of both gradients, of which backward then only multiplies
+ * what was computed: memory is a piece, and a gradient of x and weight each where they want one. So tell the tape not to record where no backward
+ * will follow.
+ */
+ATTN_API attn_tensor *attn_tensor_linear_cross_entropy(attn_tape *tape, attn_tensor *x,
+                                                       attn_tensor *weight, const int64_t *targets);
+
+/**
  * Rotary embedding of x [batch, heads, len, dim] as attn_rope does it, into a new tensor of x's order in memory. positions [batch·len], copied, or
  * NULL: 0 … len−1 in every sequence. dims 0: all of dim.
  */

@@ -273,5 +273,13 @@ attn_tensor *attn_gpt_logits(attn_tape *tape, attn_module *gpt, const int64_t *i
 attn_tensor *attn_gpt_loss(attn_tape *tape, attn_module *gpt, const int64_t *ids,
                            const int64_t *targets, int64_t batch, int64_t len)
 {
-    return attn_tensor_cross_entropy(tape, attn_gpt_logits(tape, gpt, ids, batch, len), targets);
+    const attn_gpt_options *o = attn_gpt_get_options(gpt);
+    const nn_linear *output = o && gpt->as.gpt.output ? &gpt->as.gpt.output->as.linear : NULL;
+    if (!o || (output && output->lora_a)) { /* an adapter is a product of its own */
+        return attn_tensor_cross_entropy(tape, attn_gpt_logits(tape, gpt, ids, batch, len),
+                                         targets);
+    }
+    attn_tensor *weight = output ? output->weight : gpt->as.gpt.tokens->as.embedding.weight;
+    return attn_tensor_linear_cross_entropy(tape, attn_gpt_hidden(tape, gpt, ids, batch, len),
+                                            weight, targets);
 }

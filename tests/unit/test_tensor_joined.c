@@ -173,6 +173,45 @@ static void test_taken(void **state)
     attn_tensor_release(l);
 }
 
+/* More rows than a piece has: the numbers of one product, in the memory of a piece. */
+static void test_pieces(void **state)
+{
+    (void)state;
+    enum { TOKENS = 600, VOCAB = 17000, WIDE = 4, PIECE = 256 };
+    static int64_t targets[TOKENS];
+    attn_tensor *x = leaf(2, TOKENS, WIDE, 1, 1), *w = leaf(2, VOCAB, WIDE, 1, 2);
+    attn_tensor *u = leaf(2, TOKENS, WIDE, 1, 1), *v = leaf(2, VOCAB, WIDE, 1, 2);
+    for (int64_t i = 0; i < TOKENS; i++) {
+        targets[i] = i % 7 == 0 ? -1 : i * 28 % VOCAB;
+    }
+    for (int pass = 0; pass < 2; pass++) { /* the second with another factor, added to the first */
+        attn_tensor *loss = attn_tensor_linear_cross_entropy(tape, x, w, targets);
+        float one = (float)attn_tensor_item(loss);
+        loss = pass ? attn_tensor_scale(tape, loss, 3.0) : loss;
+        assert_int_equal(attn_tape_backward(tape, loss, NULL), ATTN_OK);
+        if (pass == 0) {
+            assert_true(attn_tape_bytes(tape) < (size_t)PIECE * VOCAB * sizeof(float) * 5 / 4);
+        }
+        loss = attn_tensor_cross_entropy(tape, attn_tensor_linear(tape, u, v, NULL), targets);
+        assert_float_equal(attn_tensor_item(loss), one, 1e-5F * one);
+        loss = pass ? attn_tensor_scale(tape, loss, 3.0) : loss;
+        assert_int_equal(attn_tape_backward(tape, loss, NULL), ATTN_OK);
+        attn_tape_clear(tape);
+        attn_tensor *pairs[2][2] = {{x, u}, {w, v}};
+        for (int i = 0; i < 2; i++) {
+            const attn_tensor *g = attn_tensor_grad(pairs[i][0]),
+                              *h = attn_tensor_grad(pairs[i][1]);
+            for (int64_t j = 0; j < attn_tensor_count(g); j++) {
+                assert_float_equal(at(g, j), at(h, j), 1e-6F);
+            }
+        }
+    }
+    attn_tensor_release(x);
+    attn_tensor_release(w);
+    attn_tensor_release(u);
+    attn_tensor_release(v);
+}
+
 static void test_errors(void **state)
 {
     (void)state;
@@ -183,6 +222,8 @@ static void test_errors(void **state)
     EXPECT_FAILED(attn_tensor_linear_joined(tape, x, 1, &w, NULL), ATTN_ERR_SHAPE, "[4, 8]");
     EXPECT_FAILED(attn_tensor_linear_joined(tape, x, 9, &w, NULL), ATTN_ERR_ARGUMENT, "9");
     EXPECT_FAILED(attn_tensor_linear_joined(tape, x, 2, none, NULL), ATTN_ERR_ARGUMENT, "NULL");
+    EXPECT_FAILED(attn_tensor_linear_cross_entropy(tape, x, w, outs), ATTN_ERR_SHAPE, "[4, 8]");
+    EXPECT_FAILED(attn_tensor_linear_cross_entropy(tape, w, w, NULL), ATTN_ERR_ARGUMENT, "targets");
     EXPECT_FAILED(attn_tensor_swiglu_joined(tape, x), ATTN_ERR_SHAPE, "[2, 3, 9]", "even");
     EXPECT_FAILED(attn_tensor_sdpa_joined(tape, NULL, NULL, x, 2, 2), ATTN_ERR_SHAPE, "[2, 3, 9]");
     const attn_tensor_rotation odd = {.theta = 100}; /* heads of 3 */
@@ -194,7 +235,7 @@ static void test_errors(void **state)
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, tape_setup, tape_teardown)
-    const struct CMUnitTest tests[] = {TEST(layers), TEST(held_gradient), TEST(taken),
+    const struct CMUnitTest tests[] = {TEST(layers), TEST(held_gradient), TEST(taken), TEST(pieces),
                                        TEST(errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -259,9 +259,26 @@ static attn_tensor *cross_entropy(attn_tape *tape, attn_tensor *const *in)
     return attn_tensor_cross_entropy(tape, in[0], targets);
 }
 
+static attn_tensor *linear_cross_entropy(attn_tape *tape, attn_tensor *const *in)
+{
+    static const int64_t targets[6] = {1, -1, 4, 1, 0, 2};
+    return attn_tensor_linear_cross_entropy(tape, in[0], in[1], targets);
+}
+
 static const tensor_case words[] = {
     {"embedding", embedding, 1, {{2, {5, 4}, 0}}, 0},
     {"cross_entropy", cross_entropy, 1, {{3, {2, 3, 5}, 0}}, 0},
+    {"linear_cross_entropy", linear_cross_entropy, 2, {{3, {2, 3, 4}, 0}, {2, {5, 4}, 0}}, 0},
+    {"linear_cross_entropy, frozen",
+     linear_cross_entropy,
+     2,
+     {{2, {6, 4}, 0}, {2, {5, 4}, CONSTANT}},
+     0},
+    {"linear_cross_entropy of constants",
+     linear_cross_entropy,
+     2,
+     {{2, {6, 4}, CONSTANT}, {2, {5, 4}, 0}},
+     0},
 };
 
 /* ---- attention ---- */
