@@ -17,7 +17,7 @@ enum {
     SMALLEST = 6, /* log2 of the smallest class */
     STEPS = 8,    /* classes per power of two: at most an eighth is wasted */
     CLASSES = STEPS * (64 - SMALLEST),
-    IDLE_STEPS = 8, /* clears after which a buffer that nobody took goes */
+    IDLE_STEPS = 2, /* clears after which a buffer that nobody took goes */
 };
 
 /* Lies at the start of a free buffer. */

@@ -362,13 +362,46 @@ static void test_large_sums(void **state)
     attn_tensor_release(x);
 }
 
+/* Steps of ever new shapes: the memory of the last few stays, not that of all. */
+static void test_many_shapes(void **state)
+{
+    (void)state;
+    enum { SHAPES = 40, UNIT = 3000 };
+    for (int64_t i = 1; i <= SHAPES; i++) {
+        attn_tensor *x = leaf(1, i * UNIT, 1, 1, 1);
+        assert_non_null(attn_tensor_scale(tape, x, 2.0));
+        size_t largest = (size_t)(i * UNIT) * sizeof(float) * 9 / 8; /* the pool's classes */
+        assert_in_range(attn_tape_bytes(tape), (size_t)(i * UNIT) * sizeof(float), 4 * largest);
+        attn_tape_clear(tape);
+        attn_tensor_release(x);
+    }
+}
+
+/* The second step of a shape takes what the first one gave back. */
+static void test_same_memory(void **state)
+{
+    (void)state;
+    attn_tensor *x = leaf(2, 100, 100, 1, 1);
+    size_t bytes = 0;
+    for (int step = 0; step < 6; step++) {
+        attn_tensor *loss = attn_tensor_sum_all(tape, attn_tensor_tanh(tape, x));
+        assert_int_equal(attn_tape_backward(tape, loss, NULL), ATTN_OK);
+        bytes = step == 0 ? attn_tape_bytes(tape) : bytes;
+        assert_int_equal(attn_tape_bytes(tape), bytes);
+        attn_tape_clear(tape);
+        attn_tensor_clear_grad(x);
+    }
+    attn_tensor_release(x);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, tape_setup, tape_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(tensors),  TEST(views_share),      TEST(sdpa_layout),           TEST(long_chain),
-        TEST(diamonds), TEST(gradients_add_up), TEST(no_recording),          TEST(kept_results),
-        TEST(in_place), TEST(shape_errors),     TEST(failures_pass_through), TEST(large_sums),
+        TEST(tensors),     TEST(views_share),      TEST(sdpa_layout),           TEST(long_chain),
+        TEST(diamonds),    TEST(gradients_add_up), TEST(no_recording),          TEST(kept_results),
+        TEST(in_place),    TEST(shape_errors),     TEST(failures_pass_through), TEST(large_sums),
+        TEST(many_shapes), TEST(same_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
