@@ -61,8 +61,9 @@ ATTN_API int64_t attn_trainer_steps(const attn_trainer *trainer);
 ATTN_API void attn_trainer_tokens(const attn_trainer *trainer, int64_t *training,
                                   int64_t *validation);
 
-/** Another end of the schedule, at least the steps done. Bits of a run depend on it. ARGUMENT. */
-ATTN_API attn_status attn_trainer_set_total(attn_trainer *trainer, int64_t steps);
+/** Another warm-up, and another end of the schedule, at least the steps done. Bits of a run depend on both. ARGUMENT. */
+ATTN_API attn_status attn_trainer_set_schedule(attn_trainer *trainer, int64_t warmup,
+                                               int64_t steps);
 
 typedef struct attn_train_result {
     int64_t step;     /**< number of this step, from 1 */

@@ -165,6 +165,7 @@ static int run(request *r)
         c->eval_windows = finetune ? 16 : 64;
         c->log_every = c->log_every > 0 ? c->log_every : finetune ? 5 : 25;
         c->fit_steps = c->max_minutes > 0 && !train_settings_given(&r->settings, "steps");
+        c->fit_warmup = !train_settings_given(&r->settings, "warmup");
         cli_interrupt_catch();
         code = finetune ? train_finetune(&r->settings, c) : train_from_scratch(&r->settings, c);
     }
@@ -176,7 +177,8 @@ static const struct argp_option option_list[] = {
     {"data", KEY_DATA, "FILE", 0, "text to learn from; may be repeated (default: the novels)", 10},
     {"out", KEY_OUT, "FILE", 0, "file or folder of the result (default model.safetensors)", 10},
     {"resume", KEY_RESUME, NULL, 0, "go on with the run of --out", 10},
-    {"max-minutes", KEY_MAX_MINUTES, "X", 0, "stop and save after so long", 10},
+    {"max-minutes", KEY_MAX_MINUTES, "X", 0,
+     "stop and save after so long; without --steps the learning rate falls by then", 10},
     {"plan", KEY_PLAN, NULL, 0, "only predict memory and time", 10},
     {"threads", KEY_THREADS, "N", 0, "default: the processors this process may use", 10},
     {"save-every", KEY_SAVE_EVERY, "Ns|N", 0, "checkpoint every N seconds or steps (default 60s)",

@@ -112,8 +112,9 @@ typedef struct train_control {
     double save_seconds; /* > 0 */
     int64_t save_steps;  /* > 0: instead */
     int64_t eval_every, sample_every, log_every, sample_tokens, eval_windows;
-    double max_minutes;          /* 0: none */
-    bool fit_steps;              /* choose the number of steps that fits max_minutes */
+    double max_minutes; /* 0: none */
+    bool fit_steps,
+        fit_warmup; /* choose the number of steps that fits max_minutes; and of warm-up */
     const char *prompt, *report; /* may be NULL */
     bool resume, json, plan, adapter;
     int64_t threads;

@@ -17,7 +17,9 @@ typedef struct loop {
     double loss_sum;     /* since the last line */
     int64_t loss_count;
     double last_save;
-    int64_t unsaved; /* steps */
+    int64_t unsaved;      /* steps */
+    double fitted;        /* seconds gone when the steps were last fitted into the time */
+    int64_t longest_rise; /* steps of warm-up where there is time for them */
     train_progress progress;
 } loop;
 
@@ -201,7 +203,22 @@ static bool out_of_time(const loop *l)
            seconds_so_far(l->run) + 1.5 * l->step_seconds + last_validation_seconds(l) > limit;
 }
 
-/* --max-minutes without --steps: as many steps as fit, looked at again while the rate still rises and does not depend on them. */
+/* Where nobody chose the warm-up, it is at most a tenth of the steps. Steps that are done stay below the peak. */
+static int64_t fitted_warmup(const loop *l, int64_t steps)
+{
+    const train_run *run = l->run;
+    int64_t done = attn_trainer_steps(run->trainer), warmup = run->settings->warmup;
+    if (!run->control->fit_warmup || done >= warmup) {
+        return warmup;
+    }
+    int64_t tenth = steps / 10 > done ? steps / 10 : done;
+    return tenth < l->longest_rise ? tenth : l->longest_rise;
+}
+
+/*
+ * --max-minutes without --steps: as many steps as fit, so that the rate has fallen when time is up. The checkpoint has them, and --resume
+ * goes on with those. Small changes are noise.
+ */
 static int fit_steps(loop *l)
 {
     train_run *run = l->run;
@@ -209,13 +226,20 @@ static int fit_steps(loop *l)
     double left = 60 * run->control->max_minutes - seconds_so_far(run) - last_validation_seconds(l);
     double more = 0.93 * left / (l->step_seconds * (share < 1.15 ? share : 1.15));
     int64_t steps = attn_trainer_steps(run->trainer) + (more > 1 ? (int64_t)more : 1);
+    l->fitted = seconds_so_far(run);
+    if (fabs((double)(steps - run->settings->steps)) < 0.05 * (double)run->settings->steps) {
+        return CLI_OK;
+    }
+    int64_t warmup = fitted_warmup(l, steps);
     run->settings->steps = steps;
+    run->settings->warmup = warmup;
     l->progress.steps = steps;
-    if (attn_trainer_set_total(run->trainer, steps) != ATTN_OK) {
+    if (attn_trainer_set_schedule(run->trainer, warmup, steps) != ATTN_OK) {
         return cli_fail_attn(NULL);
     }
     train_log_event(&run->log,
-                    json_pack("{s:s, s:I}", "event", "steps", "steps", (json_int_t)steps),
+                    json_pack("{s:s, s:I, s:I}", "event", "steps", "steps", (json_int_t)steps,
+                              "warmup", (json_int_t)warmup),
                     "%lld steps fit %g minutes", (long long)steps, run->control->max_minutes);
     return CLI_OK;
 }
@@ -226,7 +250,8 @@ static void note_time(loop *l, double seconds, const attn_train_result *r)
     train_progress *p = &l->progress;
     run->train_seconds += seconds;
     run->trained_tokens += r->tokens;
-    l->step_seconds = l->step_seconds > 0 ? 0.9 * l->step_seconds + 0.1 * seconds : seconds;
+    bool fresh = run->trained_tokens <= 2 * r->tokens; /* the first step maps its memory */
+    l->step_seconds = fresh ? seconds : 0.9 * l->step_seconds + 0.1 * seconds;
     p->tokens_per_s = (double)r->tokens / l->step_seconds;
     p->ceiling_share =
         attn_trainer_step_flops(run->trainer) / l->step_seconds / (1e9 * run->ceiling);
@@ -281,11 +306,12 @@ static int after_step(loop *l, const attn_train_result *r)
     return code;
 }
 
+/* Early, once it runs evenly, and after every twentieth of the time. */
 static bool time_to_fit(const loop *l, int64_t done)
 {
-    const train_run *run = l->run;
-    return run->control->fit_steps &&
-           (done == 20 || (done % 50 == 0 && done <= run->settings->warmup));
+    const train_control *c = l->run->control;
+    return c->fit_steps && (done == 3 || done == 20 ||
+                            seconds_so_far(l->run) - l->fitted > 60 * c->max_minutes / 20);
 }
 
 static int step(loop *l)
@@ -314,6 +340,7 @@ int train_loop(train_run *run)
 {
     loop l = {.run = run, .last_save = cli_now(), .began = cli_now()};
     l.progress.steps = run->settings->steps;
+    l.longest_rise = run->settings->warmup;
     measure_ceiling(run);
     int code = CLI_OK;
     while (code == CLI_OK && attn_trainer_steps(run->trainer) < run->settings->steps) {

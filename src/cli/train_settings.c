@@ -60,7 +60,9 @@ static const struct argp_option option_list[] = {
      "default 3000, or what fits --max-minutes (fine-tuning 100)", 30},
     {"lr", TRAIN_SETTING + 11, "X", 0,
      "learning rate at its peak (default 3e-3; LoRA 5e-4, --full 2e-5)", 30},
-    {"warmup", TRAIN_SETTING + 12, "N", 0, "steps in which it rises (default 100; fine-tuning 10)",
+    {"warmup", TRAIN_SETTING + 12, "N", 0,
+     "steps in which it rises (default 100, fine-tuning 10; a tenth of what fits --max-minutes at "
+     "most)",
      30},
     {"weight-decay", TRAIN_SETTING + 13, "X", 0, "default 0.1 (fine-tuning 0)", 30},
     {"clip", TRAIN_SETTING + 14, "X", 0, "largest norm of the gradient, 0: any (default 1)", 30},

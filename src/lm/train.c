@@ -179,13 +179,17 @@ void attn_trainer_tokens(const attn_trainer *trainer, int64_t *training, int64_t
     }
 }
 
-attn_status attn_trainer_set_total(attn_trainer *trainer, int64_t steps)
+attn_status attn_trainer_set_schedule(attn_trainer *trainer, int64_t warmup, int64_t steps)
 {
+    if (warmup < 0) {
+        return attn_fail(ATTN_ERR_ARGUMENT, "warmup: %lld must be at least 0", (long long)warmup);
+    }
     if (steps < trainer->step) {
         return attn_fail(ATTN_ERR_ARGUMENT, "steps: %lld are fewer than the %lld already done",
                          (long long)steps, (long long)trainer->step);
     }
     trainer->options.steps = steps;
+    trainer->options.warmup = warmup;
     return ATTN_OK;
 }
 

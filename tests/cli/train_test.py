@@ -186,6 +186,17 @@ class Runs(Case):
         self.assertGreater(chosen, 20)
         self.assertIn(out[-1]["reason"], ("done", "time"))
 
+    def test_time_limit_sets_the_schedule(self):
+        """Few steps fit: they rise for a tenth of them at most, and the rate has fallen by the end; the file keeps what was chosen."""
+        words = [*SMALL[:-2], "--batch", 64, "--log-every", 1, "--json"]
+        out = events(self.succeeds(self.train(*words, "--max-minutes", "0.04")))
+        chosen = [e for e in out if e["event"] == "steps"][-1]
+        rates = [e["lr"] for e in out if e["event"] == "step"]
+        self.assertLessEqual(chosen["warmup"], max(20, chosen["steps"] // 10 + 1))
+        self.assertLess(rates[-1], 0.6 * max(rates))
+        kept = json.loads(tensors(self.out)[1]["attn.run"])["settings"]
+        self.assertEqual([kept["steps"], kept["warmup"]], [chosen["steps"], chosen["warmup"]])
+
 
 class Resuming(Case):
     settings = [*SMALL, "--steps", 14, "--eval-every", 4, "--dropout", "0.1", "--seed", 5]

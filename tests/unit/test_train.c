@@ -401,7 +401,8 @@ static void options_are_checked(void **state)
                  "number 50");
     expect_error(attn_trainer_create(r.context, &good, NULL, wrong, 100, &t), ATTN_ERR_ARGUMENT,
                  "gpt");
-    expect_error(attn_trainer_set_total(r.trainer, -1), ATTN_ERR_ARGUMENT, "already done");
+    expect_error(attn_trainer_set_schedule(r.trainer, 0, -1), ATTN_ERR_ARGUMENT, "already done");
+    expect_error(attn_trainer_set_schedule(r.trainer, -1, 9), ATTN_ERR_ARGUMENT, "warmup");
     run_free(&r);
 }
 
