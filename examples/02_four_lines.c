@@ -2,6 +2,7 @@
  * 02_four_lines.c: attention is four lines: scores, softmax, weights times values. Here they are three times on the same numbers: as plain
  * loops, as tensors that know their gradients, and fused, beside how far apart they are, how long each takes and how much memory.
  *
+ *   cc -O2 02_four_lines.c $(pkg-config --cflags --libs attn_lm) -lm -o 02_four_lines
  *   02_four_lines [len]      default 1024
  */
 #define _POSIX_C_SOURCE 200809L

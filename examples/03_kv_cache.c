@@ -2,6 +2,7 @@
  * 03_kv_cache.c: why language models keep keys and values. A text of N tokens is read one token at a time, first without a cache
  * (every step attends from all rows again), then with one (every step has one row). The results are the same; the times are not.
  *
+ *   cc -O2 03_kv_cache.c $(pkg-config --cflags --libs attn) -lm -o 03_kv_cache
  *   03_kv_cache [tokens]     default 512
  */
 #define _POSIX_C_SOURCE 200809L

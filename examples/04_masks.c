@@ -1,6 +1,8 @@
 /**
  * 04_masks.c: who may look at whom. Draws each mask, and shows that an option of attn_sdpa (no memory, and what is hidden
  * is not computed) gives the bits that the mask gives.
+ *
+ *   cc 04_masks.c $(pkg-config --cflags --libs attn) -lm -o 04_masks
  */
 #include <attn/attn.h>
 

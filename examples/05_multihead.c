@@ -1,6 +1,8 @@
 /**
  * 05_multihead.c: a multi-head attention layer, three ways: self-attention over a sentence, cross-attention to another one, and the first
  * again token by token through a cache.
+ *
+ *   cc 05_multihead.c $(pkg-config --cflags --libs attn) -lm -o 05_multihead
  */
 #include <attn/attn.h>
 
@@ -11,7 +13,7 @@ enum { EMBED = 64, NUM_HEADS = 8, LEN = 6, OTHER = 9 };
 
 static float sentence[LEN * EMBED], other[OTHER * EMBED];
 
-static attn_view view3(const float *data, int64_t len, int64_t dim)
+static attn_view view3(const void *data, int64_t len, int64_t dim)
 {
     return attn_view_dense(data, ATTN_F32, 3, (int64_t[]){1, len, dim});
 }

@@ -1,6 +1,8 @@
 /**
  * 06_backward.c: attention that learns. Gradients of a small causal attention with a bias and dropout, beside what
  * changing a number by a little does to the loss; then a few steps downhill.
+ *
+ *   cc 06_backward.c $(pkg-config --cflags --libs attn) -lm -o 06_backward
  */
 #include <attn/attn.h>
 
