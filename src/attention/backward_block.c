@@ -12,7 +12,11 @@
 #include <math.h>
 #include <string.h>
 
-enum { ROWS = ATTN_FLASH_ROWS, LANES = ATTN_FLASH_LANES };
+enum {
+    ROWS = ATTN_FLASH_ROWS,
+    LANES = ATTN_FLASH_LANES,
+    KEYS_AHEAD = 12 /* four times a tile of 48 */
+};
 
 void backward_open(backward_block *x, const backward_job *job, int worker)
 {
@@ -126,6 +130,7 @@ void backward_load_keys(backward_block *x, int64_t b, int64_t kv_head, int64_t b
         x->k_stride = call->dim_qk;
         x->v_stride = call->dim_v;
     }
+    x->key_ahead = begin;
     find_bad_keys(x);
 }
 
@@ -195,28 +200,66 @@ void backward_load_rows(backward_block *x, int64_t b, int64_t head, int64_t head
     }
 }
 
-/*
- * Rows of the next block come from beyond L2, as this block's did, and nothing of a block can start without
- * them: a few are asked for between any two stages.
- */
-static void prefetch_rows(backward_block *x)
+static void prefetch_row(const void *row, int64_t bytes)
 {
     enum { LINE = 64 };
+    for (int64_t at = 0; row && at < bytes; at += LINE) {
+        __builtin_prefetch((const char *)row + at, 0, 2);
+    }
+}
+
+/*
+ * Rows of the next block come from beyond L2, as this block's did, and nothing of a block can start without
+ * them; the same holds for the keys of a part as its first block comes to them. A few of both are asked
+ * for between any two stages.
+ */
+static void prefetch(backward_block *x)
+{
     const backward_job *job = x->job;
     const sdpa_call *call = x->f.call;
-    const attn_view *views[3] = {&call->q, &job->call->dout, &job->call->dq};
-    const int64_t dims[3] = {call->dim_qk, call->dim_v, call->dim_qk};
+    const attn_view *views[4] = {&call->q, &job->call->dout, &job->call->dq, &call->out};
+    const int64_t dims[4] = {call->dim_qk, call->dim_v, call->dim_qk, call->dim_v};
+    int count = job->wave == 0 ? 4 : 3; /* out: for delta */
     for (int64_t n = 0; n < job->layout.ahead && x->ahead < x->stop; n++, x->ahead++) {
         int64_t h = x->f.kv_head * call->group + x->ahead % call->group;
-        for (int v = 0; v < 3; v++) {
+        for (int v = 0; v < count; v++) {
             int64_t bytes = dims[v] * (int64_t)attn_dtype_size(views[v]->dtype);
             const char *row =
                 bytes ? backward_at(views[v], x->f.b, h, x->ahead / call->group) : NULL;
-            for (int64_t at = 0; at < bytes; at += LINE) {
-                __builtin_prefetch(row + at, 0, 2);
-            }
+            prefetch_row(row, bytes);
         }
     }
+    for (int64_t n = 0; n < KEYS_AHEAD && x->key_ahead < x->end; n++, x->key_ahead++) {
+        int64_t j = x->key_ahead - x->begin;
+        prefetch_row(x->v + j * x->v_stride, call->dim_v * (int64_t)sizeof(float));
+        prefetch_row(x->dk.data ? x->dk.data + j * x->dk.stride : NULL,
+                     call->dim_qk * (int64_t)sizeof(float));
+        prefetch_row(x->dv.data ? x->dv.data + j * x->dv.stride : NULL,
+                     call->dim_v * (int64_t)sizeof(float));
+    }
+}
+
+void backward_clear_keys(backward_block *x, int64_t end)
+{
+    const sdpa_call *call = x->f.call;
+    for (; x->begun < end; x->begun++) {
+        int64_t j = x->begun - x->begin;
+        if (x->dk.data) {
+            memset(x->dk.data + j * x->dk.stride, 0, (size_t)call->dim_qk * sizeof(float));
+        }
+        if (x->dv.data) {
+            memset(x->dv.data + j * x->dv.stride, 0, (size_t)call->dim_v * sizeof(float));
+        }
+    }
+}
+
+/* Whether columns begin … end−1 are given their first terms; if not, they have sums or 0 by now. */
+static bool begin_keys(backward_block *x, int64_t begin, int64_t end)
+{
+    bool first = x->begun <= begin;
+    backward_clear_keys(x, first ? begin : end);
+    x->begun = x->begun < end ? end : x->begun;
+    return first;
 }
 
 /*
@@ -240,12 +283,11 @@ void backward_scores(backward_block *x, int64_t begin, int64_t count, bool parti
 {
     const backward_job *job = x->job;
     const sdpa_call *call = x->f.call;
-    _Alignas(64) float maximum[ROWS] = {0}; /* of dP: nobody asks */
     int64_t j = begin - x->begin;
-    flash_score_tile(&x->f, x->k + j * x->k_stride, x->k_stride, begin, count, partial);
-    prefetch_rows(x);
+    flash_score_tile(&x->f, x->k + j * x->k_stride, x->k_stride, begin, count, partial, false);
+    prefetch(x);
     job->kernels->scores(&x->f.tile, x->gt, x->v + j * x->v_stride, x->v_stride, call->dim_v, 1.0f,
-                         x->dp, maximum);
+                         x->dp, NULL);
     if (job->drop) {
         job->drop(&x->f.dropout, begin, (int32_t)count, x->f.valid, NULL, x->keep);
     }
@@ -343,12 +385,13 @@ static int64_t pair_tile(flash_block *f, int64_t begin, int64_t wanted, bool par
     const backward_layout *at = &job->layout;
     int64_t j = begin - x->begin;
     backward_scores(x, begin, wanted, partial);
-    prefetch_rows(x);
+    prefetch(x);
+    bool first = begin_keys(x, begin, begin + wanted);
     if (x->dv.data) {
-        kernels->product(&f->tile, f->s, x->g, at->ldg, call->dim_v, x->dv.data + j * x->dv.stride,
-                         x->dv.stride);
+        kernels->product(&f->tile, f->s, x->g, at->ldg, call->dim_v, first,
+                         x->dv.data + j * x->dv.stride, x->dv.stride);
     }
-    prefetch_rows(x);
+    prefetch(x);
     if (job->call->dalibi.dtype != ATTN_DTYPE_NONE) {
         add_slopes(x, begin);
     }
@@ -356,10 +399,10 @@ static int64_t pair_tile(flash_block *f, int64_t begin, int64_t wanted, bool par
         kernels->slope(&f->tile, flash_cap(call), f->capped, x->dp);
     }
     if (x->dk.data) {
-        kernels->product(&f->tile, x->dp, x->q, at->ldq, call->dim_qk,
+        kernels->product(&f->tile, x->dp, x->q, at->ldq, call->dim_qk, first,
                          x->dk.data + j * x->dk.stride, x->dk.stride);
     }
-    prefetch_rows(x);
+    prefetch(x);
     if (x->dq && x->any_bad_key) {
         clean_keys(x, begin);
         f->kernels->values(&f->tile, x->dp, x->clean, call->dim_qk, call->dim_qk, x->one, x->o,

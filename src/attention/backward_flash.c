@@ -178,32 +178,18 @@ static sdpa_range range_rows(const backward_job *job, int64_t r)
     return rows;
 }
 
-/* Before the first wave: the sums of a part and of a range start from 0, and rows get their delta. */
-static void prepare(const backward_job *job, int64_t slot, sdpa_range keys, sdpa_range rows,
-                    int worker)
+/* Before the first wave comes to rows first … last−1: their delta, and nothing in their slopes. */
+static void prepare_rows(const backward_job *job, int64_t slot, int64_t first, int64_t last,
+                         int worker)
 {
     const sdpa_backward_call *back = job->call;
-    int64_t dim_qk = back->call.dim_qk, dim_v = back->call.dim_v;
-    backward_rows dk = key_rows(job, &back->dk, job->layout.dk, dim_qk, slot, keys.begin);
-    backward_rows dv = key_rows(job, &back->dv, job->layout.dv, dim_v, slot, keys.begin);
-    for (int64_t j = 0; j < keys.end - keys.begin; j++) {
-        if (dk.data) {
-            memset(dk.data + j * dk.stride, 0, (size_t)dim_qk * sizeof(float));
-        }
-        if (dv.data) {
-            memset(dv.data + j * dv.stride, 0, (size_t)dim_v * sizeof(float));
-        }
-    }
     const sdpa_call *call = &back->call;
     int64_t head = job->first + slot, b = head / call->heads_kv;
-    for (int64_t t = rows.begin; t < rows.end; t++) {
+    for (int64_t t = first; t < last; t++) {
         int64_t h = head % call->heads_kv * call->group + t % call->group, i = t / call->group;
         if (i < sdpa_rows(call, b)) {
             *backward_delta_at(job, b, h, i) =
                 backward_delta(job, b, h, i, backward_room(job, worker));
-        }
-        if (back->dq.dtype != ATTN_DTYPE_NONE) {
-            memset(query_row(job, slot, t), 0, (size_t)dim_qk * sizeof(float));
         }
         if (back->dalibi.dtype != ATTN_DTYPE_NONE) {
             *slopes_at(job, slot, t) = 0.0;
@@ -234,39 +220,66 @@ static void round_off(const backward_job *job, int64_t slot, sdpa_range keys, sd
     }
 }
 
+/* What a block gives to rows t … last−1: the first of its sums in wave 0, one more later. */
+static void add_to_rows(const backward_block *x, int64_t slot, int64_t t, int64_t last, bool met)
+{
+    const backward_job *job = x->job;
+    const sdpa_call *call = &job->call->call;
+    bool first = job->wave == 0;
+    int64_t done = met ? t + x->f.valid : t;
+    for (int64_t r = 0; t + r < done && x->dq; r++) {
+        const float *from = x->o + r * job->layout.ldq;
+        float *to = query_row(job, slot, t + r);
+        if (first) {
+            job->kernels->finish(from, (float)call->scale, call->dim_qk, to);
+        } else {
+            job->backward->add((float)call->scale, from, call->dim_qk, to);
+        }
+    }
+    for (int64_t r = done; r < last && x->dq && first; r++) {
+        memset(query_row(job, slot, r), 0, (size_t)call->dim_qk * sizeof(float));
+    }
+    for (int64_t r = 0; t + r < done && job->call->dalibi.dtype != ATTN_DTYPE_NONE; r++) {
+        *slopes_at(job, slot, t + r) += x->slope[r];
+    }
+}
+
+/* Part and range against each other. In wave 0 sums have yet to begin. */
 static void run_pair(const backward_job *job, int64_t slot, sdpa_range keys, sdpa_range rows,
                      int worker)
 {
     const sdpa_backward_call *back = job->call;
     const sdpa_call *call = &back->call;
     int64_t head = job->first + slot, b = head / call->heads_kv, g = head % call->heads_kv;
-    bool loaded = false;
+    int64_t live = sdpa_keys(call, b) < keys.end ? sdpa_keys(call, b) : keys.end;
+    bool first = job->wave == 0, loaded = false;
     backward_block x;
-    keys.end = keys.end < sdpa_keys(call, b) ? keys.end : sdpa_keys(call, b);
-    for (int64_t t = rows.begin; t < rows.end && keys.begin < keys.end; t += ROWS) {
-        if (!backward_meets(call, b, call->group, t, keys)) {
-            continue;
+    backward_open(&x, job, worker);
+    x.dk = key_rows(job, &back->dk, job->layout.dk, call->dim_qk, slot, keys.begin);
+    x.dv = key_rows(job, &back->dv, job->layout.dv, call->dim_v, slot, keys.begin);
+    x.dq = back->dq.dtype != ATTN_DTYPE_NONE;
+    x.begin = keys.begin;
+    x.begun = first ? keys.begin : keys.end;
+    for (int64_t t = rows.begin; t < rows.end; t += ROWS) {
+        int64_t last = t + ROWS < rows.end ? t + ROWS : rows.end;
+        sdpa_range seen = {keys.begin, live};
+        bool met = keys.begin < live && backward_meets(call, b, call->group, t, seen);
+        if (first) {
+            prepare_rows(job, slot, t, last, worker);
         }
-        if (!loaded) {
-            backward_open(&x, job, worker);
-            x.dk = key_rows(job, &back->dk, job->layout.dk, call->dim_qk, slot, keys.begin);
-            x.dv = key_rows(job, &back->dv, job->layout.dv, call->dim_v, slot, keys.begin);
-            x.dq = back->dq.dtype != ATTN_DTYPE_NONE;
-            backward_load_keys(&x, b, g, keys.begin, keys.end);
+        if (met && !loaded) {
+            backward_load_keys(&x, b, g, keys.begin, live);
             loaded = true;
         }
-        backward_load_rows(&x, b, g * call->group, call->group, t);
-        x.ahead = t + ROWS;
-        x.stop = t + 2 * ROWS < rows.end ? t + 2 * ROWS : rows.end;
-        backward_pair(&x);
-        for (int32_t r = 0; r < x.f.valid && x.dq; r++) {
-            job->backward->add((float)call->scale, x.o + r * job->layout.ldq, call->dim_qk,
-                               query_row(job, slot, t + r));
+        if (met) {
+            backward_load_rows(&x, b, g * call->group, call->group, t);
+            x.ahead = last;
+            x.stop = last + ROWS < rows.end ? last + ROWS : rows.end;
+            backward_pair(&x);
         }
-        for (int32_t r = 0; r < x.f.valid && back->dalibi.dtype != ATTN_DTYPE_NONE; r++) {
-            *slopes_at(job, slot, t + r) += x.slope[r];
-        }
+        add_to_rows(&x, slot, t, last, met);
     }
+    backward_clear_keys(&x, keys.end);
 }
 
 /*
@@ -286,9 +299,6 @@ static void task(void *argument, int64_t index, int worker)
     const backward_job *job = argument;
     int64_t p = index / job->heads, slot = index % job->heads;
     sdpa_range keys = part_keys(job, p), rows = range_rows(job, partner(job, p));
-    if (job->wave == 0) {
-        prepare(job, slot, keys, rows, worker);
-    }
     run_pair(job, slot, keys, rows, worker);
     if (job->wave == job->layout.waves - 1) {
         round_off(job, slot, keys, rows);

@@ -68,8 +68,10 @@ typedef struct backward_block {
     _Alignas(64) float lse[ATTN_FLASH_ROWS], delta[ATTN_FLASH_ROWS];
     _Alignas(64) float one[ATTN_FLASH_ROWS]; /* o's factor: nothing is rescaled */
     backward_rows dk, dv;                    /* of column `begin` */
+    int64_t begun;                           /* columns from here on hold no dk and dv yet */
     bool dq;                                 /* whether o is wanted */
     int64_t ahead, stop;                     /* rows of the KV head's list to prefetch */
+    int64_t key_ahead;                       /* columns from here on to prefetch */
     double slope[ATTN_FLASH_ROWS];
 } backward_block;
 
@@ -93,6 +95,9 @@ void backward_load_rows(backward_block *x, int64_t b, int64_t head, int64_t head
  * where there are any, in f.capped.
  */
 void backward_scores(backward_block *x, int64_t begin, int64_t count, bool partial);
+
+/** dk and dv are 0 in columns x->begun … end−1, which end the begun ones. */
+void backward_clear_keys(backward_block *x, int64_t end);
 
 /** The loaded rows against the loaded keys: adds to dk, dv, o (which starts from 0) and slope. */
 void backward_pair(backward_block *x);

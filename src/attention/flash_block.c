@@ -146,13 +146,13 @@ static void fill_addend(flash_block *x, int64_t begin, int64_t count)
 }
 
 void flash_score_tile(flash_block *x, const float *k, int64_t stride, int64_t begin, int64_t count,
-                      bool partial)
+                      bool partial, bool maximum)
 {
     const sdpa_call *call = x->call;
     set_tile(x, begin, count, partial);
     memcpy(x->maximum, x->m, sizeof x->m);
     x->kernels->scores(&x->tile, x->qt, k, stride, call->dim_qk, (float)call->scale, x->s,
-                       x->maximum);
+                       maximum ? x->maximum : NULL);
     float cap = flash_cap(call);
     bool addend = sdpa_has_addend(call);
     if (addend) {
@@ -185,7 +185,7 @@ sdpa_kv_run flash_scores(flash_block *x, int64_t begin, int64_t wanted, bool par
         k = x->k;
         stride = call->dim_qk;
     }
-    flash_score_tile(x, k, stride, begin, run.count, partial);
+    flash_score_tile(x, k, stride, begin, run.count, partial, true);
     return run;
 }
 

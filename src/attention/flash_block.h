@@ -95,9 +95,12 @@ void flash_weights(flash_block *x);
  */
 sdpa_kv_run flash_scores(flash_block *x, int64_t begin, int64_t wanted, bool partial);
 
-/** The same for `count` columns whose K, in f32, is given, and which lie in one tile. */
+/**
+ * The same for `count` columns whose K, in f32, is given, and which lie in one tile. `maximum`: whether
+ * x->maximum is wanted; if not, it holds anything afterwards.
+ */
 void flash_score_tile(flash_block *x, const float *k, int64_t stride, int64_t begin, int64_t count,
-                      bool partial);
+                      bool partial, bool maximum);
 
 /** The softcap as the kernels take it; 0: none. */
 float flash_cap(const sdpa_call *call);

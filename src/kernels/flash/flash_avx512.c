@@ -9,12 +9,14 @@
 #include "kernels/flash/flash_avx512.h"
 
 #include <assert.h>
+#include <stddef.h>
 
 enum {
     ROWS = ATTN_FLASH_ROWS,
     LANES = ATTN_FLASH_LANES,
     KEYS = ATTN_FLASH_KEYS,
-    RUN = 16 /* dims summed before they join the total: the error of a sum grows with its length */
+    RUN = 16, /* dims summed before they join the total: the error of a sum grows with its length */
+    LONG_RUN = 32 /* the same where no maximum is wanted */
 };
 
 static void pack(const float *const *rows, int32_t count, int64_t dim, float *qt)
@@ -69,12 +71,12 @@ static inline __attribute__((always_inline)) void sum_run(const float *qt,
 static inline __attribute__((always_inline)) void score_keys(const float *qt,
                                                              const float *const key[KEYS],
                                                              int64_t dim, float scale, int n,
-                                                             float *s, float *maximum)
+                                                             int run, float *s, float *maximum)
 {
     __m512 sum[KEYS][4];
     int64_t d = 0;
-    for (; d + RUN < dim; d += RUN) {
-        sum_run(qt, key, d, d + RUN, n, sum);
+    for (; d + run < dim; d += run) {
+        sum_run(qt, key, d, d + run, n, sum);
 #pragma GCC unroll 6
         for (int j = 0; j < KEYS; j++) {
 #pragma GCC unroll 4
@@ -89,7 +91,7 @@ static inline __attribute__((always_inline)) void score_keys(const float *qt,
     __m512 factor = _mm512_set1_ps(scale), top[4];
 #pragma GCC unroll 4
     for (int g = 0; g < n; g++) {
-        top[g] = _mm512_load_ps(maximum + g * LANES);
+        top[g] = run == RUN ? _mm512_load_ps(maximum + g * LANES) : _mm512_setzero_ps();
     }
 #pragma GCC unroll 6
     for (int j = 0; j < KEYS; j++) {
@@ -103,38 +105,36 @@ static inline __attribute__((always_inline)) void score_keys(const float *qt,
         }
     }
 #pragma GCC unroll 4
-    for (int g = 0; g < n; g++) {
+    for (int g = 0; g < n && run == RUN; g++) {
         _mm512_store_ps(maximum + g * LANES, top[g]);
     }
 }
 
-static __attribute__((noinline)) void score_4(const float *qt, const float *const *key, int64_t dim,
-                                              float scale, float *s, float *maximum)
-{
-    score_keys(qt, key, dim, scale, 4, s, maximum);
-}
+typedef void score_kernel(const float *qt, const float *const *key, int64_t dim, float scale,
+                          float *s, float *maximum);
 
-static __attribute__((noinline)) void score_3(const float *qt, const float *const *key, int64_t dim,
-                                              float scale, float *s, float *maximum)
-{
-    score_keys(qt, key, dim, scale, 3, s, maximum);
-}
-
-static __attribute__((noinline)) void score_2(const float *qt, const float *const *key, int64_t dim,
-                                              float scale, float *s, float *maximum)
-{
-    score_keys(qt, key, dim, scale, 2, s, maximum);
-}
-
-static __attribute__((noinline)) void score_1(const float *qt, const float *const *key, int64_t dim,
-                                              float scale, float *s, float *maximum)
-{
-    score_keys(qt, key, dim, scale, 1, s, maximum);
-}
+#define SCORE_KERNEL(n, run)                                                             \
+    static void score_##n##_##run(const float *qt, const float *const *key, int64_t dim, \
+                                  float scale, float *s, float *maximum)                 \
+    {                                                                                    \
+        score_keys(qt, key, dim, scale, n, run, s, maximum);                             \
+    }
+SCORE_KERNEL(1, RUN)
+SCORE_KERNEL(2, RUN)
+SCORE_KERNEL(3, RUN)
+SCORE_KERNEL(4, RUN)
+SCORE_KERNEL(1, LONG_RUN)
+SCORE_KERNEL(2, LONG_RUN)
+SCORE_KERNEL(3, LONG_RUN)
+SCORE_KERNEL(4, LONG_RUN)
 
 static void scores(const attn_flash_tile *tile, const float *qt, const float *k, int64_t stride,
                    int64_t dim, float scale, float *s, float *maximum)
 {
+    static score_kernel *const kernels[2][4] = {
+        {score_1_RUN, score_2_RUN, score_3_RUN, score_4_RUN},
+        {score_1_LONG_RUN, score_2_LONG_RUN, score_3_LONG_RUN, score_4_LONG_RUN},
+    };
     assert(tile->rows >= 1 && tile->rows <= ROWS && tile->keys >= 1 && dim >= 1);
     for (int32_t j = 0; j < tile->keys; j += KEYS) {
         const float *key[KEYS];
@@ -143,14 +143,10 @@ static void scores(const attn_flash_tile *tile, const float *qt, const float *k,
             key[n] = k + (j + n < tile->keys ? j + n : tile->keys - 1) * stride;
         }
         attn_flash_groups(tile, j, j + KEYS, &first, &last);
-        const float *q = qt + first * LANES;
-        float *to = s + j * ROWS + first * LANES, *top = maximum + first * LANES;
-        switch (last - first) {
-        case 4: score_4(q, key, dim, scale, to, top); break;
-        case 3: score_3(q, key, dim, scale, to, top); break;
-        case 2: score_2(q, key, dim, scale, to, top); break;
-        case 1: score_1(q, key, dim, scale, to, top); break;
-        default: break; /* nobody attends to these keys */
+        if (first < last) { /* else nobody attends to these keys */
+            kernels[maximum == NULL][last - first - 1](qt + first * LANES, key, dim, scale,
+                                                       s + j * ROWS + first * LANES,
+                                                       maximum ? maximum + first * LANES : NULL);
         }
     }
 }

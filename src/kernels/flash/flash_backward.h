@@ -38,12 +38,13 @@ typedef struct attn_flash_backward_kernels {
     void (*slope)(const attn_flash_tile *tile, float cap, const float *capped, float *ds);
 
     /**
-     * c[j·stride + d] += Σ_r s[j·64 + r]·x[r·ldx + d], j < keys, d < dim, over the lanes in use. x
-     * is aligned to 64 bytes and ldx a multiple of 16, ≥ dim; c is anywhere. Lanes that attend to none of 6
-     * neighbouring keys may be left out, so s is 0 outside lo … hi.
+     * c[j·stride + d] += Σ_r s[j·64 + r]·x[r·ldx + d], j < keys, d < dim, over the lanes in use;
+     * `first`: c is 0 so far, whatever it holds. x is aligned to 64 bytes and ldx a multiple of 16, ≥ dim;
+     * c is anywhere. Lanes that attend to none of 6 neighbouring keys may be left out, so s is 0 outside
+     * lo … hi.
      */
     void (*product)(const attn_flash_tile *tile, const float *s, const float *x, int64_t ldx,
-                    int64_t dim, float *c, int64_t stride);
+                    int64_t dim, bool first, float *c, int64_t stride);
 
     /** Σ_d a[d]·b[d], d < dim. */
     float (*dot)(const float *a, const float *b, int64_t dim);

@@ -92,7 +92,7 @@ static void slope(const attn_flash_tile *tile, float cap, const float *capped, f
 /* 6 keys × 8 or 16 columns, n vectors, a constant; `last` masks the last vector's columns. */
 static inline __attribute__((always_inline)) void product_tile(const float *s, const float *x,
                                                                int64_t ldx, int32_t rows,
-                                                               __m256i last, int n,
+                                                               __m256i last, bool first, int n,
                                                                float *const row[KEYS])
 {
     __m256 sum[KEYS][2];
@@ -114,34 +114,36 @@ static inline __attribute__((always_inline)) void product_tile(const float *s, c
             }
         }
     }
+    const __m256i all = first ? _mm256_setzero_si256() : _mm256_set1_epi32(-1);
+    const __m256i most = _mm256_and_si256(last, all);
 #pragma GCC unroll 6
     for (int j = 0; j < KEYS; j++) {
         float *end = row[j] + (n - 1) * WIDTH;
         if (n == 2) {
-            _mm256_storeu_ps(row[j], _mm256_add_ps(_mm256_loadu_ps(row[j]), sum[j][0]));
+            _mm256_storeu_ps(row[j], _mm256_add_ps(_mm256_maskload_ps(row[j], all), sum[j][0]));
         }
-        __m256 total = _mm256_add_ps(_mm256_maskload_ps(end, last), sum[j][n - 1]);
+        __m256 total = _mm256_add_ps(_mm256_maskload_ps(end, most), sum[j][n - 1]);
         _mm256_maskstore_ps(end, last, total);
     }
 }
 
 typedef void product_kernel(const float *s, const float *x, int64_t ldx, int32_t rows, __m256i last,
-                            float *const row[KEYS]);
+                            bool first, float *const row[KEYS]);
 
 static void product_1(const float *s, const float *x, int64_t ldx, int32_t rows, __m256i last,
-                      float *const row[KEYS])
+                      bool first, float *const row[KEYS])
 {
-    product_tile(s, x, ldx, rows, last, 1, row);
+    product_tile(s, x, ldx, rows, last, first, 1, row);
 }
 
 static void product_2(const float *s, const float *x, int64_t ldx, int32_t rows, __m256i last,
-                      float *const row[KEYS])
+                      bool first, float *const row[KEYS])
 {
-    product_tile(s, x, ldx, rows, last, 2, row);
+    product_tile(s, x, ldx, rows, last, first, 2, row);
 }
 
 static void product(const attn_flash_tile *tile, const float *s, const float *x, int64_t ldx,
-                    int64_t dim, float *c, int64_t stride)
+                    int64_t dim, bool first, float *c, int64_t stride)
 {
     _Alignas(32) float nowhere[2 * WIDTH] = {0}; /* what keys beyond the last are added to */
     assert(dim >= 1 && ldx >= dim && ldx % 16 == 0);
@@ -151,15 +153,16 @@ static void product(const attn_flash_tile *tile, const float *s, const float *x,
         __m256i last = attn_flash_first_avx2(columns > WIDTH ? columns - WIDTH : columns);
         for (int32_t j = 0; j < tile->keys; j += KEYS) {
             float *row[KEYS];
-            int32_t first, stop;
-            attn_flash_groups(tile, j, j + KEYS, &first, &stop);
-            first *= LANES;
+            int32_t begin, stop;
+            attn_flash_groups(tile, j, j + KEYS, &begin, &stop);
+            begin *= LANES;
             stop = stop * LANES < tile->rows ? stop * LANES : tile->rows;
             for (int32_t k = 0; k < KEYS; k++) {
                 row[k] = j + k < tile->keys ? c + (j + k) * stride + d : nowhere;
             }
-            if (first < stop) {
-                kernel(s + j * ROWS + first, x + first * ldx + d, ldx, stop - first, last, row);
+            if (begin < stop || first) {
+                kernel(s + j * ROWS + begin, x + begin * ldx + d, ldx, stop - begin, last, first,
+                       row);
             }
         }
     }

@@ -89,7 +89,7 @@ static void slope(const attn_flash_tile *tile, float cap, const float *capped, f
 /* 6 keys × n vectors of columns, n a constant; `last` masks the last vector's columns. */
 static inline __attribute__((always_inline)) void product_tile(const float *s, const float *x,
                                                                int64_t ldx, int32_t rows,
-                                                               __mmask16 last, int n,
+                                                               __mmask16 last, bool first, int n,
                                                                float *const row[KEYS])
 {
     __m512 sum[KEYS][NR];
@@ -122,20 +122,21 @@ static inline __attribute__((always_inline)) void product_tile(const float *s, c
         for (int c = 0; c < n; c++) {
             __mmask16 mask = c == n - 1 ? last : (__mmask16)0xffff;
             float *at = row[j] + c * 16;
-            __m512 total = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, at), sum[j][c]);
+            __m512 so_far = _mm512_maskz_loadu_ps(first ? 0 : mask, at);
+            __m512 total = _mm512_add_ps(so_far, sum[j][c]);
             _mm512_mask_storeu_ps(at, mask, total);
         }
     }
 }
 
 typedef void product_kernel(const float *s, const float *x, int64_t ldx, int32_t rows,
-                            __mmask16 last, float *const row[KEYS]);
+                            __mmask16 last, bool first, float *const row[KEYS]);
 
 #define PRODUCT_KERNEL(n)                                                              \
     static void product_##n(const float *s, const float *x, int64_t ldx, int32_t rows, \
-                            __mmask16 last, float *const row[KEYS])                    \
+                            __mmask16 last, bool first, float *const row[KEYS])        \
     {                                                                                  \
-        product_tile(s, x, ldx, rows, last, n, row);                                   \
+        product_tile(s, x, ldx, rows, last, first, n, row);                            \
     }
 PRODUCT_KERNEL(1)
 PRODUCT_KERNEL(2)
@@ -143,7 +144,7 @@ PRODUCT_KERNEL(3)
 PRODUCT_KERNEL(4)
 
 static void product(const attn_flash_tile *tile, const float *s, const float *x, int64_t ldx,
-                    int64_t dim, float *c, int64_t stride)
+                    int64_t dim, bool first, float *c, int64_t stride)
 {
     static product_kernel *const kernels[NR] = {product_1, product_2, product_3, product_4};
     _Alignas(64) float nowhere[NR * 16] = {0}; /* what keys beyond the last are added to */
@@ -154,16 +155,16 @@ static void product(const attn_flash_tile *tile, const float *s, const float *x,
         __mmask16 last = (__mmask16)((1u << (columns - (n - 1) * 16)) - 1u);
         for (int32_t j = 0; j < tile->keys; j += KEYS) {
             float *row[KEYS];
-            int32_t first, stop;
-            attn_flash_groups(tile, j, j + KEYS, &first, &stop);
-            first *= LANES;
+            int32_t begin, stop;
+            attn_flash_groups(tile, j, j + KEYS, &begin, &stop);
+            begin *= LANES;
             stop = stop * LANES < tile->rows ? stop * LANES : tile->rows;
             for (int32_t k = 0; k < KEYS; k++) {
                 row[k] = j + k < tile->keys ? c + (j + k) * stride + d : nowhere;
             }
-            if (first < stop) {
-                kernels[n - 1](s + j * ROWS + first, x + first * ldx + d, ldx, stop - first, last,
-                               row);
+            if (begin < stop || first) {
+                kernels[n - 1](s + j * ROWS + begin, x + begin * ldx + d, ldx, stop - begin, last,
+                               first, row);
             }
         }
     }

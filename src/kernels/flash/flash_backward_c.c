@@ -50,16 +50,16 @@ static void slope(const attn_flash_tile *tile, float cap, const float *capped, f
 }
 
 static void product(const attn_flash_tile *tile, const float *s, const float *x, int64_t ldx,
-                    int64_t dim, float *c, int64_t stride)
+                    int64_t dim, bool first, float *c, int64_t stride)
 {
     assert(dim >= 1 && ldx >= dim);
     for (int32_t j = 0; j < tile->keys; j++) {
-        int32_t first, last;
-        attn_flash_groups(tile, j, j + 1, &first, &last);
+        int32_t group, last;
+        attn_flash_groups(tile, j, j + 1, &group, &last);
         last = last * ATTN_FLASH_LANES < tile->rows ? last * ATTN_FLASH_LANES : tile->rows;
         for (int64_t d = 0; d < dim; d++) {
             float sum = 0.0f;
-            for (int32_t begin = first * ATTN_FLASH_LANES; begin < last; begin += RUN) {
+            for (int32_t begin = group * ATTN_FLASH_LANES; begin < last; begin += RUN) {
                 int32_t end = begin + RUN < last ? begin + RUN : last;
                 float run = 0.0f;
                 for (int32_t r = begin; r < end; r++) {
@@ -67,7 +67,7 @@ static void product(const attn_flash_tile *tile, const float *s, const float *x,
                 }
                 sum += run;
             }
-            c[j * stride + d] += sum;
+            c[j * stride + d] = first ? sum : c[j * stride + d] + sum;
         }
     }
 }

@@ -41,7 +41,9 @@ static void score_key(const float *qt, const float *key, int64_t dim, float scal
     }
     for (int32_t r = first; r < last; r++) {
         s[r] = scale * sum[r];
-        maximum[r] = s[r] > maximum[r] ? s[r] : maximum[r];
+        if (maximum) {
+            maximum[r] = s[r] > maximum[r] ? s[r] : maximum[r];
+        }
     }
 }
 
