@@ -55,7 +55,7 @@ typedef struct attn_sdpa_options {
     int64_t num_sequences;
     bool invariant;      /**< batch invariance: not supported yet */
     void *scratch;       /**< caller's scratch, 64-byte aligned, or NULL for the context's own */
-    size_t scratch_size; /**< bytes; at least what attn_sdpa_plan tells */
+    size_t scratch_size; /**< bytes; at least what attn_sdpa_plan (attn_sdpa_backward_plan) tells */
 } attn_sdpa_options;
 
 ATTN_API attn_sdpa_options attn_sdpa_options_init(void);
@@ -117,8 +117,8 @@ ATTN_API attn_sdpa_gradients attn_sdpa_gradients_init(void);
  *   dv = (P∘Z)ᵀ·dout   dq = scale·(cap'∘dS)·k   dk = scale·(cap'∘dS)ᵀ·q   dbias = dS
  *   dsinks[h] = Σ_rows −exp(sink − lse)·delta   dalibi[h] = Σ_rows,j dS·(−distance)
  *
- * options  those of the forward call, the dropout seed too; lse and weights must be NULL, scratch is not looked at.
- *          NULL: defaults
+ * options  those of the forward call, the dropout seed too; lse and weights must be NULL; scratch, where it is
+ *          given, is at least what attn_sdpa_backward_plan tells: backward needs more than forward. NULL: defaults
  * q, k, v  as attn_sdpa took them
  * out      [batch, heads_q, len_q, dim_v] what it wrote; f32 is accepted (and better) beside 16-bit q; read
  * lse      [batch, heads_q, len_q] f32 (f64 with f64) what it wrote; must be given; read
@@ -127,8 +127,8 @@ ATTN_API attn_sdpa_gradients attn_sdpa_gradients_init(void);
  * Sums are kept in f32 (f64 for f64) and rounded once to the types of the gradients. A row with no key it may attend to
  * has and causes gradient 0, never NaN, and neither its dout nor its dlse is read into a result; nor is what lies in
  * masked slots of q, k, v. Rows and keys beyond lengths get gradient 0.
- * A context serves one call at a time. Bits do not depend on the number of threads. Memory: O(len) scratch from the context.
- * Errors: SHAPE, DTYPE, ARGUMENT, UNSUPPORTED, NO_MEMORY; nothing is written on failure.
+ * A context serves one call at a time. Bits do not depend on the number of threads. Memory: O(len) scratch, options' or
+ * the context's. Errors: SHAPE, DTYPE, ARGUMENT, UNSUPPORTED, CAPACITY (scratch too small), NO_MEMORY; nothing is written on failure.
  * Source: Vaswani et al. 2017; backward from the saved LSE: Dao et al. 2022, appendix B.
  */
 ATTN_API attn_status attn_sdpa_backward(attn_context *context, const attn_sdpa_options *options,
@@ -153,6 +153,15 @@ ATTN_API attn_sdpa_plan_info attn_sdpa_plan_info_init(void);
 ATTN_API attn_status attn_sdpa_plan(attn_context *context, const attn_sdpa_options *options,
                                     const attn_view *q, const attn_kv_view *kv,
                                     const attn_view *out, attn_sdpa_plan_info *info);
+
+/** The same of attn_sdpa_backward; no element is read. Kernels: e.g. "flash_backward_f32_avx512", "backward_f64_c". */
+ATTN_API attn_status attn_sdpa_backward_plan(attn_context *context,
+                                             const attn_sdpa_options *options, const attn_view *q,
+                                             const attn_view *k, const attn_view *v,
+                                             const attn_view *out, const attn_view *lse,
+                                             const attn_view *dout,
+                                             const attn_sdpa_gradients *gradients,
+                                             attn_sdpa_plan_info *info);
 
 /**
  * Writes in words which kernel would run and why, fallbacks included, always NUL-terminated into `text` of `size` bytes

@@ -64,32 +64,46 @@ static void write_zeros(const sdpa_backward_call *call)
     }
 }
 
+/* What a call needs; `*nothing`: no rows or no keys, so that nothing flows. */
+static attn_status make_plan(const sdpa_backward_call *call, sdpa_needs *needs, size_t *scratch,
+                             bool *nothing)
+{
+    const sdpa_call *forward = &call->call;
+    *nothing = forward->batch == 0 || forward->len_q == 0 || forward->len_k == 0;
+    *needs = (sdpa_needs){.kernel = "none"};
+    if (*nothing) {
+        *scratch = 0;
+        return ATTN_OK;
+    }
+    bool f64 = forward->q.dtype == ATTN_F64;
+    *needs = f64 ? sdpa_backward_f64_needs(call) : sdpa_backward_flash_needs(call);
+    return sdpa_scratch_size(forward, needs, scratch);
+}
+
 static attn_status run(const sdpa_backward_call *call)
 {
     const sdpa_call *forward = &call->call;
-    bool f64 = forward->q.dtype == ATTN_F64;
-    if (forward->batch == 0 || forward->len_q == 0 || forward->len_k == 0) {
-        write_zeros(call);
-        return ATTN_OK;
-    }
-    sdpa_needs needs = f64 ? sdpa_backward_f64_needs(call) : sdpa_backward_flash_needs(call);
+    sdpa_needs needs;
     size_t size;
-    void *scratch;
-    attn_status status = sdpa_scratch_size(forward, &needs, &size);
+    bool nothing;
+    void *scratch = NULL;
+    attn_status status = make_plan(call, &needs, &size, &nothing);
     if (status == ATTN_OK) {
-        status = attn_context_scratch(forward->context, size, &scratch);
+        status = sdpa_find_scratch(forward, size, "attn_sdpa_backward_plan", &scratch);
     }
     if (status != ATTN_OK) {
         return status;
     }
     bool verbose = attn_verbose();
     double start = verbose ? attn_log_ms() : 0.0;
-    if (f64) {
+    if (nothing) {
+        write_zeros(call);
+    } else if (forward->q.dtype == ATTN_F64) {
         sdpa_backward_f64_run(call, scratch);
     } else {
         sdpa_backward_flash_run(call, scratch);
     }
-    if (verbose) {
+    if (verbose && !nothing) {
         log_call(call, &needs, size, attn_log_ms() - start);
     }
     return ATTN_OK;
@@ -104,4 +118,29 @@ attn_status attn_sdpa_backward(attn_context *context, const attn_sdpa_options *o
     attn_status status =
         sdpa_validate_backward(context, options, q, k, v, out, lse, dout, gradients, &call);
     return status == ATTN_OK ? run(&call) : status;
+}
+
+attn_status attn_sdpa_backward_plan(attn_context *context, const attn_sdpa_options *options,
+                                    const attn_view *q, const attn_view *k, const attn_view *v,
+                                    const attn_view *out, const attn_view *lse,
+                                    const attn_view *dout, const attn_sdpa_gradients *gradients,
+                                    attn_sdpa_plan_info *info)
+{
+    sdpa_backward_call call;
+    sdpa_needs needs;
+    size_t size;
+    bool nothing;
+    if (!info || info->struct_size < sizeof info->struct_size) {
+        return attn_fail(ATTN_ERR_ARGUMENT,
+                         "info: must be given and start from attn_sdpa_plan_info_init()");
+    }
+    attn_status status =
+        sdpa_validate_backward(context, options, q, k, v, out, lse, dout, gradients, &call);
+    if (status == ATTN_OK) {
+        status = make_plan(&call, &needs, &size, &nothing);
+    }
+    if (status == ATTN_OK) {
+        sdpa_tell_plan(&needs, size, info);
+    }
+    return status;
 }

@@ -1,6 +1,7 @@
 /* Path choice: the type decides first, then how many query rows share a pass over K and V. */
 #include "attention/plan.h"
 #include "base/alloc.h"
+#include "par/context.h"
 
 #include <string.h>
 
@@ -33,6 +34,38 @@ attn_status sdpa_scratch_size(const sdpa_call *call, const sdpa_needs *needs, si
                          needs->shared, needs->per_worker, threads);
     }
     return ATTN_OK;
+}
+
+attn_status sdpa_find_scratch(const sdpa_call *call, size_t needed, const char *asked,
+                              void **scratch)
+{
+    if (!call->scratch) {
+        return needed ? attn_context_scratch(call->context, needed, scratch) : ATTN_OK;
+    }
+    if ((uintptr_t)call->scratch % 64 != 0) {
+        return attn_fail(ATTN_ERR_ARGUMENT,
+                         "scratch: is at %p but must be aligned to 64 bytes; use aligned_alloc",
+                         call->scratch);
+    }
+    if (call->scratch_size < needed) {
+        return attn_fail(ATTN_ERR_CAPACITY,
+                         "scratch: has %zu bytes but this call needs %zu; ask %s first",
+                         call->scratch_size, needed, asked);
+    }
+    *scratch = call->scratch;
+    return ATTN_OK;
+}
+
+void sdpa_tell_plan(const sdpa_needs *needs, size_t scratch, attn_sdpa_plan_info *info)
+{
+    attn_sdpa_plan_info told = attn_sdpa_plan_info_init();
+    told.struct_size = info->struct_size;
+    told.scratch_bytes = scratch;
+    told.scratch_per_thread = needs->per_worker;
+    told.tasks = needs->tasks;
+    told.split = needs->split;
+    strncpy(told.kernel, needs->kernel, sizeof told.kernel - 1);
+    memcpy(info, &told, info->struct_size < sizeof told ? info->struct_size : sizeof told);
 }
 
 attn_status sdpa_make_plan(const sdpa_call *call, sdpa_plan *plan)

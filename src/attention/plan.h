@@ -29,6 +29,13 @@ attn_status sdpa_make_plan(const sdpa_call *call, sdpa_plan *plan);
 /** Bytes of a call's scratch in all, or NO_MEMORY. */
 attn_status sdpa_scratch_size(const sdpa_call *call, const sdpa_needs *needs, size_t *size);
 
+/** The caller's scratch where it is given and enough, else the context's. */
+attn_status sdpa_find_scratch(const sdpa_call *call, size_t needed, const char *asked,
+                              void **scratch);
+
+/** Tells what the public plans tell; an older caller's struct is shorter and never written beyond. */
+void sdpa_tell_plan(const sdpa_needs *needs, size_t scratch, attn_sdpa_plan_info *info);
+
 /** True for a view of a cache, false for plain arrays (attn_kv_view_init): which rules hold. */
 bool sdpa_is_cache(const attn_kv_view *kv);
 

@@ -21,26 +21,6 @@ attn_sdpa_plan_info attn_sdpa_plan_info_init(void)
     return info;
 }
 
-/* The caller's scratch where it is given and enough, else the context's. */
-static attn_status find_scratch(const sdpa_call *call, size_t needed, void **scratch)
-{
-    if (!call->scratch) {
-        return needed ? attn_context_scratch(call->context, needed, scratch) : ATTN_OK;
-    }
-    if ((uintptr_t)call->scratch % 64 != 0) {
-        return attn_fail(ATTN_ERR_ARGUMENT,
-                         "scratch: is at %p but must be aligned to 64 bytes; use aligned_alloc",
-                         call->scratch);
-    }
-    if (call->scratch_size < needed) {
-        return attn_fail(ATTN_ERR_CAPACITY,
-                         "scratch: has %zu bytes but this call needs %zu; ask attn_sdpa_plan first",
-                         call->scratch_size, needed);
-    }
-    *scratch = call->scratch;
-    return ATTN_OK;
-}
-
 /* One comma-separated line per call, for ATTN_VERBOSE=1. */
 static void log_call(const sdpa_call *call, const sdpa_plan *plan, double ms)
 {
@@ -66,7 +46,7 @@ static attn_status run(const sdpa_call *call)
     void *scratch = NULL;
     attn_status status = sdpa_make_plan(call, &plan);
     if (status == ATTN_OK) {
-        status = find_scratch(call, plan.scratch, &scratch);
+        status = sdpa_find_scratch(call, plan.scratch, "attn_sdpa_plan", &scratch);
     }
     if (status != ATTN_OK) {
         return status;
@@ -122,14 +102,6 @@ attn_status attn_sdpa_plan(attn_context *context, const attn_sdpa_options *optio
     if (status != ATTN_OK) {
         return status;
     }
-    attn_sdpa_plan_info told = attn_sdpa_plan_info_init();
-    told.struct_size = info->struct_size;
-    told.scratch_bytes = plan.scratch;
-    told.scratch_per_thread = plan.needs.per_worker;
-    told.tasks = plan.needs.tasks;
-    told.split = plan.needs.split;
-    strncpy(told.kernel, plan.needs.kernel, sizeof told.kernel - 1);
-    /* an older caller's struct is shorter: never write beyond it */
-    memcpy(info, &told, info->struct_size < sizeof told ? info->struct_size : sizeof told);
+    sdpa_tell_plan(&plan.needs, plan.scratch, info);
     return ATTN_OK;
 }

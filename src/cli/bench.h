@@ -47,6 +47,10 @@ void bench_gradients_free(bench_gradients *gradients);
 attn_status bench_backward(attn_context *context, bool causal, const bench_arrays *arrays,
                            const bench_gradients *gradients);
 
+/** What that call would do and need. */
+attn_status bench_backward_plan(attn_context *context, bool causal, const bench_arrays *arrays,
+                                const bench_gradients *gradients, attn_sdpa_plan_info *info);
+
 /** Fails when a row of dq, dk or dv is not what the formulas give in float64. */
 attn_status bench_backward_check(attn_context *context, const bench_shape *shape, bool causal,
                                  const bench_arrays *arrays, const bench_gradients *gradients);

@@ -45,16 +45,31 @@ void bench_gradients_free(bench_gradients *g)
     *g = (bench_gradients){0};
 }
 
-attn_status bench_backward(attn_context *context, bool causal, const bench_arrays *a,
-                           const bench_gradients *g)
+static attn_sdpa_gradients wanted_of(const bench_gradients *g)
 {
-    attn_sdpa_options options = options_of(causal);
     attn_sdpa_gradients wanted = attn_sdpa_gradients_init();
     wanted.dq = g->dq;
     wanted.dk = g->dk;
     wanted.dv = g->dv;
+    return wanted;
+}
+
+attn_status bench_backward(attn_context *context, bool causal, const bench_arrays *a,
+                           const bench_gradients *g)
+{
+    attn_sdpa_options options = options_of(causal);
+    attn_sdpa_gradients wanted = wanted_of(g);
     return attn_sdpa_backward(context, &options, &a->q, &a->k, &a->v, &a->out, &g->lse, &g->dout,
                               &wanted);
+}
+
+attn_status bench_backward_plan(attn_context *context, bool causal, const bench_arrays *a,
+                                const bench_gradients *g, attn_sdpa_plan_info *info)
+{
+    attn_sdpa_options options = options_of(causal);
+    attn_sdpa_gradients wanted = wanted_of(g);
+    return attn_sdpa_backward_plan(context, &options, &a->q, &a->k, &a->v, &a->out, &g->lse,
+                                   &g->dout, &wanted, info);
 }
 
 typedef struct problem {

@@ -208,14 +208,17 @@ static attn_status call(attn_context *context, const request *r, const bench_arr
     return attn_sdpa(context, &options, &a->q, &a->k, &a->v, &a->out);
 }
 
-static attn_status plan(attn_context *context, const request *r, const bench_arrays *a, result *res)
+static attn_status plan(attn_context *context, const request *r, const bench_arrays *a,
+                        const bench_gradients *g, result *res)
 {
     attn_sdpa_options options = attn_sdpa_options_init();
     options.causal = r->causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
     attn_sdpa_plan_info info = attn_sdpa_plan_info_init();
     attn_kv_view kv = attn_kv_view_init(a->k, a->v);
-    attn_status status = attn_sdpa_plan(context, &options, &a->q, &kv, &a->out, &info);
-    snprintf(res->kernel, sizeof res->kernel, "%s", r->backward ? "backward" : info.kernel);
+    attn_status status = r->backward
+                             ? bench_backward_plan(context, r->causal, a, g, &info)
+                             : attn_sdpa_plan(context, &options, &a->q, &kv, &a->out, &info);
+    snprintf(res->kernel, sizeof res->kernel, "%s", info.kernel);
     res->decode = strncmp(res->kernel, "decode", 6) == 0;
     return status;
 }
@@ -314,11 +317,11 @@ static int run_shape(attn_context *context, const request *r, const char *text)
                         text);
     }
     attn_status status = bench_make(context, &shape, r->dtype, &arrays);
-    status = status ? status : plan(context, r, &arrays, &res);
     if (r->backward) {
         status =
             status ? status : bench_gradients_make(context, &shape, r->causal, &arrays, &gradients);
     }
+    status = status ? status : plan(context, r, &arrays, &gradients, &res);
     status = status ? status : call(context, r, &arrays, &gradients);
     status = status ? status : check(context, r, &shape, &arrays);
     if (r->backward) {

@@ -243,6 +243,66 @@ static void structs_of_older_and_newer_programs(void **state)
     grad_fixture_free(&g);
 }
 
+static attn_sdpa_plan_info plan_of(grad_fixture *g)
+{
+    attn_sdpa_plan_info info = attn_sdpa_plan_info_init();
+    attn_status status =
+        attn_sdpa_backward_plan(g->f.context, &g->o, &g->f.q.view, &g->f.k.view, &g->f.v.view,
+                                &g->f.out.view, &g->f.lse.view, &g->dout.view, &g->wanted, &info);
+    if (status != ATTN_OK) {
+        fail_msg("%s", attn_last_error());
+    }
+    return info;
+}
+
+static void the_planned_scratch_is_enough_and_nothing_beyond_it_is_touched(void **state)
+{
+    (void)state;
+    for (int size = 0; size < FIXTURE_SIZES; size++) {
+        grad_fixture g;
+        uint64_t want[GRADS];
+        grad_fixture_make(&g, &fixture_sizes[size]);
+        grad_fixture_run(&g);
+        for (int n = 0; n < GRADS; n++) {
+            want[n] = array_hash(&g.gradient[n]);
+        }
+        attn_sdpa_plan_info info = plan_of(&g);
+        assert_non_null(strstr(info.kernel, "backward"));
+        assert_true(info.scratch_bytes >= info.scratch_per_thread && info.tasks >= 1);
+        for (int right = 0; right < 2; right++) {
+            block scratch = block_take(info.scratch_bytes, right, 64);
+            g.o.scratch = scratch.data;
+            g.o.scratch_size = info.scratch_bytes;
+            attn_context_trim(g.f.context);
+            assert_int_equal(grad_fixture_backward(&g), ATTN_OK);
+            for (int n = 0; n < GRADS; n++) {
+                assert_true(array_hash(&g.gradient[n]) == want[n]);
+            }
+            assert_true(attn_context_scratch_bytes(g.f.context) == 0);
+            block_free(&scratch);
+        }
+        grad_fixture_free(&g);
+    }
+}
+
+static void scratch_that_is_too_small_or_misaligned_is_refused(void **state)
+{
+    (void)state;
+    grad_fixture g;
+    grad_fixture_make(&g, &small);
+    fixture_run(&g.f);
+    attn_sdpa_plan_info info = plan_of(&g);
+    block scratch = block_take(info.scratch_bytes + 64, false, 64);
+    g.o.scratch = scratch.data;
+    g.o.scratch_size = info.scratch_bytes - 1;
+    grad_fixture_fails(&g, ATTN_ERR_CAPACITY, "attn_sdpa_backward_plan");
+    g.o.scratch = scratch.data + 4;
+    g.o.scratch_size = info.scratch_bytes + 60;
+    grad_fixture_fails(&g, ATTN_ERR_ARGUMENT, "scratch");
+    block_free(&scratch);
+    grad_fixture_free(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,6 +316,8 @@ int main(void)
         cmocka_unit_test(outputs_have_memory_of_their_own),
         cmocka_unit_test(missing_data_is_told),
         cmocka_unit_test(structs_of_older_and_newer_programs),
+        cmocka_unit_test(the_planned_scratch_is_enough_and_nothing_beyond_it_is_touched),
+        cmocka_unit_test(scratch_that_is_too_small_or_misaligned_is_refused),
     };
     return cmocka_run_group_tests_name("grad errors", tests, NULL, NULL);
 }
