@@ -91,6 +91,19 @@ function(attn_example name)
   endif()
 endfunction()
 
+# What all time limits of tests go times: 5 under sanitizers, and $ATTN_TEST_PATIENCE, as it is at
+# configuration, on a slow or busy machine.
+function(attn_test_patience result)
+  set(patience 1)
+  if("$ENV{ATTN_TEST_PATIENCE}" MATCHES "^[1-9][0-9]?$")
+    set(patience $ENV{ATTN_TEST_PATIENCE})
+  endif()
+  if(ATTN_SANITIZE)
+    math(EXPR patience "5 * ${patience}")
+  endif()
+  set(${result} ${patience} PARENT_SCOPE)
+endfunction()
+
 # attn_unit_test(test_view [LM] [SOURCES file…] [ARGS arg…] [LIBS lib…] [TIMEOUT s] [LABELS l…]):
 # a cmocka program of public headers and tests/unit's own helpers, default source <name>.c.
 function(attn_unit_test name)
@@ -101,9 +114,8 @@ function(attn_unit_test name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
-  if(ATTN_SANITIZE)
-    math(EXPR arg_TIMEOUT "5 * ${arg_TIMEOUT}")
-  endif()
+  attn_test_patience(patience)
+  math(EXPR arg_TIMEOUT "${patience} * ${arg_TIMEOUT}")
   set(lm)
   if(arg_LM)
     set(lm LM)
@@ -120,7 +132,8 @@ endfunction()
 
 # attn_script_test(NAME COMMAND word… [LABELS l…] [TIMEOUT s] [LM]): a script under CTest. It finds
 # the program in $ATTN_PROGRAM, libraries in $ATTN_LIB_DIR and the sources in $ATTN_SOURCE_DIR; its own time
-# limits go times $ATTN_TEST_PATIENCE, since sanitizers are slow; exit code 77 means skipped. LM: only when the attn program is built.
+# limits go times $ATTN_TEST_PATIENCE (attn_test_patience says how much); exit code 77 means skipped. LM: only
+# when the attn program is built.
 function(attn_script_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "LM" "TIMEOUT" "COMMAND;LABELS")
   if(arg_LM AND NOT TARGET attn_program)
@@ -129,10 +142,7 @@ function(attn_script_test name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
-  set(patience 1)
-  if(ATTN_SANITIZE)
-    set(patience 5)
-  endif()
+  attn_test_patience(patience)
   math(EXPR arg_TIMEOUT "${patience} * ${arg_TIMEOUT}")
   add_test(NAME ${name} COMMAND ${arg_COMMAND} WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR})
   set_tests_properties(
