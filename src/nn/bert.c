@@ -4,9 +4,6 @@
 #include "nn/init.h"
 #include "nn/layers.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-
 enum { SEED_WORDS, SEED_POSITIONS, SEED_SEGMENTS, SEED_BLOCKS };
 
 attn_bert_options attn_bert_options_init(void)
@@ -87,23 +84,7 @@ static attn_status add_blocks(attn_module *m, const attn_nn_options *full)
     block.norm_eps = o->norm_eps;
     block.post_norm = true;
     block.dropout = o->dropout;
-    b->blocks = calloc((size_t)o->layers, sizeof(attn_module *));
-    if (!b->blocks) {
-        return attn_fail(ATTN_ERR_NO_MEMORY, "not enough memory for %lld layers",
-                         (long long)o->layers);
-    }
-    attn_status status = ATTN_OK;
-    for (int64_t i = 0; i < o->layers && status == ATTN_OK; i++) {
-        attn_nn_options own = nn_child(full, SEED_BLOCKS + (uint64_t)i);
-        attn_module *made;
-        char name[64];
-        snprintf(name, sizeof name, "encoder.layer.%lld", (long long)i);
-        status = attn_nn_block_create(&own, &block, &made);
-        if (status == ATTN_OK) {
-            status = nn_add(m, name, made, &b->blocks[i]);
-        }
-    }
-    return status;
+    return nn_add_blocks(m, "encoder.layer.", o->layers, full, SEED_BLOCKS, &block, &b->blocks);
 }
 
 attn_status attn_bert_create(const attn_bert_options *options, attn_module **bert)

@@ -4,6 +4,9 @@
 #include "nn/init.h"
 #include "nn/layers.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
 attn_nn_block_options attn_nn_block_options_init(void)
 {
     return (attn_nn_block_options){.struct_size = sizeof(attn_nn_block_options),
@@ -118,6 +121,29 @@ attn_status attn_nn_block_create(const attn_nn_options *options, const attn_nn_b
         status = add_mlp(m, &full, block, names);
     }
     return nn_finish(status, m, module);
+}
+
+attn_status nn_add_blocks(attn_module *parent, const char *prefix, int64_t layers,
+                          const attn_nn_options *full, uint64_t seed,
+                          const attn_nn_block_options *block, attn_module ***blocks)
+{
+    *blocks = calloc((size_t)layers, sizeof **blocks);
+    if (!*blocks) {
+        return attn_fail(ATTN_ERR_NO_MEMORY, "not enough memory for %lld layers",
+                         (long long)layers);
+    }
+    attn_status status = ATTN_OK;
+    for (int64_t i = 0; i < layers && status == ATTN_OK; i++) {
+        attn_nn_options own = nn_child(full, seed + (uint64_t)i);
+        attn_module *made;
+        char name[64];
+        snprintf(name, sizeof name, "%s%lld", prefix, (long long)i);
+        status = attn_nn_block_create(&own, block, &made);
+        if (status == ATTN_OK) {
+            status = nn_add(parent, name, made, &(*blocks)[i]);
+        }
+    }
+    return status;
 }
 
 /* ---- applying ---------------------------------------------------------------------------------- */

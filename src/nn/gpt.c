@@ -5,9 +5,6 @@
 #include "nn/init.h"
 #include "nn/layers.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-
 /* Seeds of a GPT's children; block i is SEED_BLOCKS + i. Of its dropout sites likewise. */
 enum { SEED_TOKENS, SEED_POSITION, SEED_OUTPUT, SEED_BLOCKS };
 
@@ -68,24 +65,10 @@ static attn_status add_blocks(attn_module *m, const attn_nn_options *full, const
     block.norm = o->norm;
     block.norm_eps = o->norm_eps;
     block.dropout = o->dropout;
-    g->blocks = calloc((size_t)o->layers, sizeof(attn_module *));
-    if (!g->blocks) {
-        return attn_fail(ATTN_ERR_NO_MEMORY, "not enough memory for %lld layers",
-                         (long long)o->layers);
-    }
-    attn_status status = ATTN_OK;
+    attn_status status =
+        nn_add_blocks(m, names->blocks, o->layers, full, SEED_BLOCKS, &block, &g->blocks);
     for (int64_t i = 0; i < o->layers && status == ATTN_OK; i++) {
-        attn_nn_options own = nn_child(full, SEED_BLOCKS + (uint64_t)i);
-        attn_module *made;
-        char name[64];
-        snprintf(name, sizeof name, "%s%lld", names->blocks, (long long)i);
-        status = attn_nn_block_create(&own, &block, &made);
-        if (status == ATTN_OK) {
-            status = nn_add(m, name, made, &g->blocks[i]);
-        }
-        if (status == ATTN_OK) {
-            g->blocks[i]->as.block.attend = attends(o);
-        }
+        g->blocks[i]->as.block.attend = attends(o);
     }
     return status;
 }

@@ -29,6 +29,11 @@ typedef struct nn_linear_spec {
 attn_status nn_add_linears(attn_module *parent, int count, const nn_linear_spec *specs, int64_t in,
                            bool bias, attn_naming naming);
 
+/* *blocks of `parent`: `layers` of them, hung under `prefix` and their number; block i draws as child `seed` + i of `full`. */
+attn_status nn_add_blocks(attn_module *parent, const char *prefix, int64_t layers,
+                          const attn_nn_options *full, uint64_t seed,
+                          const attn_nn_block_options *block, attn_module ***blocks);
+
 /* Whether nn_joined can stand for attn_nn_linear on each: no adapters, weights [out, in]. */
 bool nn_can_join(int count, attn_module *const *linears);
 
