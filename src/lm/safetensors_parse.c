@@ -367,7 +367,7 @@ attn_status safetensors_parse(attn_safetensors *file)
     size_t room = file->size - SAFETENSORS_PREFIX;
     if (text[0] != '{') {
         return attn_fail(ATTN_ERR_FORMAT,
-                         "%s: not a safetensors file (byte 8 is %02x, not the '{' of its header)",
+                         "%s: not a safetensors file (byte 8 is 0x%02x, not the '{' of its header)",
                          file->path, (unsigned)file->map[SAFETENSORS_PREFIX]);
     }
     if (size > SAFETENSORS_HEADER_MAX || size > room) {
