@@ -5,6 +5,7 @@
  */
 #include "draws.h"
 #include "expect.h"
+#include "linear_weights.h"
 #include "support.h"
 
 #include <attn/attn.h>
@@ -21,93 +22,6 @@
 static uint64_t seed = 20240607;
 
 static const attn_isa isas[] = {ATTN_ISA_C, ATTN_ISA_AVX2, ATTN_ISA_AVX512, ATTN_ISA_AVX512VNNI};
-
-/* ---------- formats, decoded here a second time and independently ---------- */
-
-static double half_value(const uint8_t *p)
-{
-    unsigned bits = (unsigned)(p[0] | p[1] << 8);
-    unsigned exponent = bits >> 10 & 31, mantissa = bits & 1023;
-    double value =
-        exponent == 0 ? ldexp(mantissa, -24) : ldexp(1024.0 + mantissa, (int)exponent - 25);
-    return bits >> 15 ? -value : value;
-}
-
-static double weight_at(attn_weight_type type, const uint8_t *row, int64_t k)
-{
-    const uint8_t *block = row;
-    int i = (int)(k % 32);
-    float f;
-    switch (type) {
-    case ATTN_WEIGHT_F32: memcpy(&f, row + 4 * k, 4); return f;
-    case ATTN_WEIGHT_F16: return half_value(row + 2 * k);
-    case ATTN_WEIGHT_BF16: {
-        uint32_t bits = (uint32_t)(row[2 * k] | row[2 * k + 1] << 8) << 16;
-        memcpy(&f, &bits, 4);
-        return f;
-    }
-    case ATTN_WEIGHT_Q8_0: block += k / 32 * 34; return half_value(block) * (int8_t)block[2 + i];
-    case ATTN_WEIGHT_Q4_0:
-        block += k / 32 * 18;
-        return half_value(block) * ((i < 16 ? block[2 + i] & 15 : block[2 + i - 16] >> 4) - 8);
-    case ATTN_WEIGHT_Q4_1:
-        block += k / 32 * 20;
-        return half_value(block) * (i < 16 ? block[4 + i] & 15 : block[4 + i - 16] >> 4) +
-               half_value(block + 2);
-    }
-    return NAN;
-}
-
-/* A finite f16 of a size that weights have; now and then 0 or a subnormal. */
-static void random_half(uint8_t *p)
-{
-    unsigned exponent = next() % 16 == 0 ? 0 : 6 + next() % 6;
-    unsigned bits = (next() & 1023) | exponent << 10 | (next() & 1) << 15;
-    bits = next() % 32 == 0 ? 0 : bits;
-    p[0] = (uint8_t)bits;
-    p[1] = (uint8_t)(bits >> 8);
-}
-
-static uint8_t *random_weights(attn_weight_type type, int64_t rows, int64_t cols)
-{
-    size_t bytes = attn_weight_bytes(type, rows, cols);
-    uint8_t *w = malloc(bytes);
-    assert_non_null(w);
-    for (size_t i = 0; i < bytes; i++) {
-        w[i] = (uint8_t)next();
-    }
-    size_t block = type == ATTN_WEIGHT_Q8_0 ? 34 : type == ATTN_WEIGHT_Q4_0 ? 18 : 20;
-    switch (type) {
-    case ATTN_WEIGHT_F32:
-        for (size_t i = 0; i < bytes; i += 4) {
-            float value = (float)normal();
-            memcpy(w + i, &value, 4);
-        }
-        break;
-    case ATTN_WEIGHT_F16:
-        for (size_t i = 0; i < bytes; i += 2) {
-            random_half(w + i);
-        }
-        break;
-    case ATTN_WEIGHT_BF16:
-        for (size_t i = 0; i < bytes; i += 2) {
-            float value = (float)normal();
-            memcpy(w + i, (uint8_t *)&value + 2, 2);
-        }
-        break;
-    default:
-        for (size_t i = 0; i < bytes; i += block) {
-            random_half(w + i);
-            if (type == ATTN_WEIGHT_Q4_1) {
-                random_half(w + i + 2);
-            }
-        }
-    }
-    return w;
-}
-
-static const attn_weight_type types[] = {ATTN_WEIGHT_F32,  ATTN_WEIGHT_F16,  ATTN_WEIGHT_BF16,
-                                         ATTN_WEIGHT_Q8_0, ATTN_WEIGHT_Q4_0, ATTN_WEIGHT_Q4_1};
 
 /* The 8-bit model of an activation: what the kernels must multiply exactly. */
 static void quantised(const float *x, int64_t count, double *out)
@@ -234,17 +148,17 @@ static void test_random(void **unused)
     FOR_LEVELS(isas, context, 2)
     {
         for (int round = 0; round < test_count(25); round++) {
-            for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            for (size_t t = 0; t < LINEAR_TYPES; t++) {
                 for (int exact = 0; exact < 2; exact++) {
-                    bool int8 = types[t] >= ATTN_WEIGHT_Q8_0 && !exact;
-                    layer_case c =
-                        random_case(types[t], int8 ? ATTN_ACTIVATIONS_INT8 : ATTN_ACTIVATIONS_F32);
+                    bool int8 = linear_types[t] >= ATTN_WEIGHT_Q8_0 && !exact;
+                    layer_case c = random_case(linear_types[t],
+                                               int8 ? ATTN_ACTIVATIONS_INT8 : ATTN_ACTIVATIONS_F32);
                     run_case(context, &c);
                     double error = worst_error(&c, int8);
                     if (!(error <= (int8 ? 1e-5 : 2e-6))) {
                         print_error("type %d int8 %d rows %lld in %lld out %lld level %s: error "
                                     "%g; repro: test_linear %llu\n",
-                                    (int)types[t], int8, (long long)c.rows, (long long)c.in,
+                                    (int)linear_types[t], int8, (long long)c.rows, (long long)c.in,
                                     (long long)c.out, attn_isa_name(attn_context_isa(context)),
                                     error, (unsigned long long)seed);
                         fail();
@@ -267,18 +181,18 @@ static void test_refined(void **unused)
     FOR_LEVELS(isas, context, 2)
     {
         for (int round = 0; round < test_count(25); round++) {
-            for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
-                if (types[t] < ATTN_WEIGHT_Q8_0) {
+            for (size_t t = 0; t < LINEAR_TYPES; t++) {
+                if (linear_types[t] < ATTN_WEIGHT_Q8_0) {
                     continue;
                 }
-                layer_case c = random_case(types[t], ATTN_ACTIVATIONS_AUTO);
+                layer_case c = random_case(linear_types[t], ATTN_ACTIVATIONS_AUTO);
                 run_case(context, &c);
                 double error = worst_error(&c, false);
                 if (!(error <= 0x1p-12)) {
                     print_error("type %d rows %lld in %lld out %lld level %s: error %g; repro: "
                                 "test_linear %llu\n",
-                                (int)types[t], (long long)c.rows, (long long)c.in, (long long)c.out,
-                                attn_isa_name(attn_context_isa(context)), error,
+                                (int)linear_types[t], (long long)c.rows, (long long)c.in,
+                                (long long)c.out, attn_isa_name(attn_context_isa(context)), error,
                                 (unsigned long long)seed);
                     fail();
                 }
@@ -331,7 +245,7 @@ static void test_threads(void **unused)
     static const int threads[] = {1, 2, 3, 7};
     for (size_t l = 0; l < sizeof isas / sizeof *isas; l++) {
         for (int round = 0; round < test_count(6); round++) {
-            for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            for (size_t t = 0; t < LINEAR_TYPES; t++) {
                 float *first = NULL;
                 for (int i = 0; i < 4; i++) {
                     attn_context *context = context_of(isas[l], threads[i]);
@@ -339,7 +253,7 @@ static void test_threads(void **unused)
                         break;
                     }
                     draw_state = seed + (uint64_t)round * 100 + t;
-                    layer_case c = random_case(types[t], ATTN_ACTIVATIONS_AUTO);
+                    layer_case c = random_case(linear_types[t], ATTN_ACTIVATIONS_AUTO);
                     size_t bytes = (size_t)(c.rows * c.ldy) * sizeof(float);
                     run_case(context, &c);
                     if (!first) {
@@ -363,10 +277,10 @@ static void test_non_finite(void **unused)
     static const float values[] = {NAN, INFINITY, -INFINITY};
     FOR_LEVELS(isas, context, 2)
     {
-        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        for (size_t t = 0; t < LINEAR_TYPES; t++) {
             for (int v = 0; v < 3; v++) {
                 draw_state = seed + (uint64_t)t;
-                layer_case c = random_case(types[t], ATTN_ACTIVATIONS_AUTO);
+                layer_case c = random_case(linear_types[t], ATTN_ACTIVATIONS_AUTO);
                 run_case(context, &c);
                 float *clean = malloc((size_t)(c.rows * c.ldy) * sizeof(float));
                 memcpy(clean, c.y, (size_t)(c.rows * c.ldy) * sizeof(float));
@@ -461,151 +375,6 @@ static void test_parts(void **unused)
     }
 }
 
-static void test_dequantize(void **unused)
-{
-    (void)unused;
-    draw_state = seed;
-    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
-        uint8_t *w = random_weights(types[t], 7, 320);
-        float values[7 * 320];
-        assert_int_equal(attn_weight_dequantize(types[t], w, 7 * 320, values), ATTN_OK);
-        for (int i = 0; i < 7 * 320; i++) {
-            /* The double is exact; d·q + m rounds once. */
-            assert_true(values[i] == (float)weight_at(types[t], w, i));
-        }
-        free(w);
-    }
-    /* Every f16 and bf16 there is. */
-    for (unsigned bits = 0; bits < 65536; bits++) {
-        uint8_t bytes[2] = {(uint8_t)bits, (uint8_t)(bits >> 8)};
-        float f16, bf16;
-        attn_weight_dequantize(ATTN_WEIGHT_F16, bytes, 1, &f16);
-        attn_weight_dequantize(ATTN_WEIGHT_BF16, bytes, 1, &bf16);
-        if ((bits & 0x7c00) != 0x7c00) {
-            assert_true(f16 == (float)half_value(bytes) && !signbit(f16) == !(bits >> 15));
-        } else {
-            assert_true((bits & 1023 ? isnan(f16) : isinf(f16)) != 0);
-        }
-        uint32_t word;
-        memcpy(&word, &bf16, 4);
-        assert_true(word >> 16 == bits && (word & 0xffff) == 0);
-    }
-    assert_int_equal(attn_weight_dequantize(ATTN_WEIGHT_Q4_1, types, 33, NULL), ATTN_ERR_SHAPE);
-}
-
-static void test_bytes(void **unused)
-{
-    (void)unused;
-    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_Q4_1, 576, 1536), 576 * 48 * 20);
-    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_Q4_0, 3, 64), 3 * 2 * 18);
-    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_Q8_0, 49152, 576), 49152 * 18 * 34);
-    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_F16, 5, 7), 70);
-    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_Q8_0, 4, 33), 0);
-    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_F32, INT64_MAX, INT64_MAX), 0);
-    assert_int_equal(attn_weight_bytes(ATTN_WEIGHT_F32, -1, 4), 0);
-    assert_int_equal(attn_weight_bytes((attn_weight_type)77, 4, 4), 0);
-}
-
-/* ---------- errors ---------- */
-
-static void test_create_errors(void **unused)
-{
-    (void)unused;
-    attn_context *context = context_of(ATTN_ISA_AUTO, 1);
-    static const uint8_t zeros[64 * 34];
-    attn_linear_part q8 = {ATTN_WEIGHT_Q8_0, zeros, 2};
-    attn_linear_part f32 = {ATTN_WEIGHT_F32, zeros, 2};
-    attn_linear *l = (attn_linear *)context;
-    expect_error(attn_linear_create(context, NULL, 32, 1, &q8, NULL, NULL), ATTN_ERR_ARGUMENT,
-                 "linear");
-    expect_error(attn_linear_create(NULL, NULL, 32, 1, &q8, NULL, &l), ATTN_ERR_ARGUMENT,
-                 "context");
-    assert_null(l);
-    expect_error(attn_linear_create(context, NULL, 33, 1, &q8, NULL, &l), ATTN_ERR_SHAPE, "32");
-    expect_error(attn_linear_create(context, NULL, 0, 1, &f32, NULL, &l), ATTN_ERR_SHAPE,
-                 "in_features");
-    expect_error(attn_linear_create(context, NULL, 32, 0, &q8, NULL, &l), ATTN_ERR_ARGUMENT,
-                 "part");
-    expect_error(attn_linear_create(context, NULL, 32, 1, NULL, NULL, &l), ATTN_ERR_ARGUMENT,
-                 "part");
-    expect_error(attn_linear_create(context, NULL, 32, 2, (attn_linear_part[]){q8, f32}, NULL, &l),
-                 ATTN_ERR_ARGUMENT, "part 1");
-    attn_linear_part bad = {(attn_weight_type)99, zeros, 2};
-    expect_error(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_ARGUMENT, "99");
-    bad = (attn_linear_part){ATTN_WEIGHT_Q8_0, NULL, 2};
-    expect_error(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_ARGUMENT,
-                 "weights");
-    bad = (attn_linear_part){ATTN_WEIGHT_Q8_0, zeros, 0};
-    expect_error(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_SHAPE,
-                 "out_features");
-    bad = (attn_linear_part){ATTN_WEIGHT_Q8_0, zeros, INT64_MAX};
-    expect_error(attn_linear_create(context, NULL, 32, 1, &bad, NULL, &l), ATTN_ERR_SHAPE,
-                 "exceed");
-    attn_linear_options options = attn_linear_options_init();
-    options.activations = ATTN_ACTIVATIONS_INT8;
-    expect_error(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT,
-                 "int8");
-    options.activations = (attn_activations)9;
-    expect_error(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT,
-                 "9");
-    options.struct_size = 3;
-    expect_error(attn_linear_create(context, &options, 32, 1, &f32, NULL, &l), ATTN_ERR_ARGUMENT,
-                 "struct_size");
-    assert_null(l);
-    attn_linear_destroy(NULL);
-    attn_context_destroy(context);
-}
-
-static void test_forward_errors(void **unused)
-{
-    (void)unused;
-    attn_context *context = context_of(ATTN_ISA_AUTO, 1);
-    static const float w[8 * 4];
-    float x[3 * 4] = {0}, y[3 * 8];
-    attn_linear_part part = {ATTN_WEIGHT_F32, w, 8};
-    attn_linear *l;
-    assert_int_equal(attn_linear_create(context, NULL, 4, 1, &part, NULL, &l), ATTN_OK);
-    attn_view vx = attn_view_matrix(x, ATTN_F32, 3, 4, 4),
-              vy = attn_view_matrix(y, ATTN_F32, 3, 8, 8);
-    assert_int_equal(attn_linear_forward(context, l, &vx, &vy), ATTN_OK);
-    expect_error(attn_linear_forward(NULL, l, &vx, &vy), ATTN_ERR_ARGUMENT, "context");
-    expect_error(attn_linear_forward(context, NULL, &vx, &vy), ATTN_ERR_ARGUMENT, "linear");
-    expect_error(attn_linear_forward(context, l, NULL, &vy), ATTN_ERR_ARGUMENT, "x");
-    expect_error(attn_linear_forward(context, l, &vx, NULL), ATTN_ERR_ARGUMENT, "y");
-    attn_view bad = attn_view_matrix(x, ATTN_F32, 4, 3, 3);
-    expect_error(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "in_features");
-    bad = vx;
-    bad.dtype = ATTN_F16;
-    expect_error(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_DTYPE, "f16");
-    bad = vx;
-    bad.stride[1] = 2;
-    expect_error(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "stride");
-    bad = vx;
-    bad.ndim = 3;
-    expect_error(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_SHAPE, "dimensions");
-    bad = vx;
-    bad.data = NULL;
-    expect_error(attn_linear_forward(context, l, &bad, &vy), ATTN_ERR_ARGUMENT, "NULL");
-    bad = vy;
-    bad.stride[0] = 7;
-    expect_error(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_SHAPE, "overlap");
-    bad = vy;
-    bad.shape[0] = 2;
-    expect_error(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_SHAPE, "rows");
-    bad = vy;
-    bad.data = x;
-    expect_error(attn_linear_forward(context, l, &vx, &bad), ATTN_ERR_ARGUMENT, "in place");
-    vx.shape[0] = vy.shape[0] = 0;
-    assert_int_equal(attn_linear_forward(context, l, &vx, &vy), ATTN_OK);
-    attn_context *plain = context_of(ATTN_ISA_C, 1);
-    if (attn_context_isa(context) != ATTN_ISA_C) {
-        expect_error(attn_linear_forward(plain, l, &vx, &vy), ATTN_ERR_ARGUMENT, "level");
-    }
-    attn_context_destroy(plain);
-    attn_linear_destroy(l);
-    attn_context_destroy(context);
-}
-
 /* Input rows may repeat (stride 0) or run backwards. */
 static void test_strides(void **unused)
 {
@@ -654,10 +423,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_activation_range),
         cmocka_unit_test(test_q4_0_large_scale),
         cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_dequantize),
-        cmocka_unit_test(test_bytes),
-        cmocka_unit_test(test_create_errors),
-        cmocka_unit_test(test_forward_errors),
         cmocka_unit_test(test_strides),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
