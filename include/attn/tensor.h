@@ -86,7 +86,7 @@ ATTN_API double attn_tensor_item(const attn_tensor *tensor);
 
 /**
  * Marks a leaf (a parameter: made by attn_tensor_create or attn_tensor_from) as one that gradients are wanted of. No effect
- * on an operation's result, which knows it from its inputs.
+ * on a recorded result, which knows it from its inputs; a constant (detached, or kept from a tape that was cleared) becomes a leaf.
  */
 ATTN_API void attn_tensor_require_grad(attn_tensor *tensor, bool require);
 ATTN_API bool attn_tensor_requires_grad(const attn_tensor *tensor);

@@ -97,6 +97,10 @@ static bool check_mask(attn_tape *tape, const attn_op *op, const attn_view *mask
                      op->name);
         return false;
     }
+    if (!mask->data && attn_view_count(mask) > 0) {
+        attn_op_fail(tape, ATTN_ERR_ARGUMENT, "%s: mask: its data must not be NULL", op->name);
+        return false;
+    }
     for (int i = 0; i < ndim; i++) {
         wide.shape[i] = shape[i];
     }

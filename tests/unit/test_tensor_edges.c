@@ -75,6 +75,36 @@ static void test_reductions_of_nothing(void **state)
     attn_tensor_release(x);
 }
 
+/* A constant that is marked gathers a gradient of its own, in its own order; a recorded result takes no mark. */
+static void test_constants_become_leaves(void **state)
+{
+    (void)state;
+    attn_tensor *x = leaf(2, 2, 3, 0, 1);
+    attn_tensor *y = attn_tensor_retain(attn_tensor_transpose(tape, x, 0, 1));
+    attn_tensor_require_grad(y, false);
+    assert_true(attn_tensor_requires_grad(y));
+    attn_tape_clear(tape);
+    attn_tensor_require_grad(y, true);
+    attn_tensor *loss = attn_tensor_sum_all(tape, attn_tensor_mul(tape, y, y));
+    assert_int_equal(attn_tape_backward(tape, loss, NULL), ATTN_OK);
+    assert_null(attn_tensor_grad(x));
+    expect_shape(attn_tensor_grad(y), 2, 3, 2);
+    assert_float_equal(at(attn_tensor_grad(y), 1), 2 * at(x, 3), 0);
+    attn_tensor_release(x);
+    attn_tape_clear(tape);
+    attn_tensor_release(y);
+}
+
+static void test_masks_without_data(void **state)
+{
+    (void)state;
+    attn_tensor *x = leaf(2, 2, 3, 0, 1);
+    const attn_view none = attn_view_dense(NULL, ATTN_BOOL, 1, (int64_t[]){3});
+    EXPECT_FAILED(attn_tensor_masked_fill(tape, x, &none, 0), ATTN_ERR_ARGUMENT, "mask", "NULL");
+    EXPECT_FAILED(attn_tensor_where(tape, &none, x, x), ATTN_ERR_ARGUMENT, "mask", "NULL");
+    attn_tensor_release(x);
+}
+
 /* 17 times 2^59 columns of no row. */
 static void test_sizes_that_overflow(void **state)
 {
@@ -174,8 +204,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, tape_setup, tape_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(products_of_nothing), TEST(reductions_of_nothing),     TEST(sizes_that_overflow),
-        TEST(layouts_with_ones),   TEST(checkpoint_passes_through), TEST(checkpoint_in_place),
+        TEST(products_of_nothing),       TEST(reductions_of_nothing), TEST(sizes_that_overflow),
+        TEST(constants_become_leaves),   TEST(masks_without_data),    TEST(layouts_with_ones),
+        TEST(checkpoint_passes_through), TEST(checkpoint_in_place),
     };
     return cmocka_run_group_tests_name("tensor edges", tests, NULL, NULL);
 }
