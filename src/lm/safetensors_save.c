@@ -163,7 +163,7 @@ static attn_status check_item(const attn_safetensors_item *item, entry *e)
         return status;
     }
     const char *name = item->name;
-    size_t size = attn_safetensors_dtype_size(item->dtype), elements = 1;
+    size_t size = attn_safetensors_dtype_size(item->dtype), elements = 1, sizes = 1;
     if (strcmp(name, "__metadata__") == 0) {
         return attn_fail(ATTN_ERR_ARGUMENT, "items: a tensor cannot be called __metadata__");
     }
@@ -180,11 +180,14 @@ static attn_status check_item(const attn_safetensors_item *item, entry *e)
                          name, item->ndim, ATTN_SAFETENSORS_MAX_NDIM);
     }
     for (int d = 0; d < item->ndim; d++) {
-        if (item->shape[d] < 0 ||
-            __builtin_mul_overflow(elements, (size_t)item->shape[d], &elements)) {
+        size_t n = (size_t)item->shape[d];
+        /* What no reader would take is not written: sizes beside one of 0 must fit too. */
+        if (item->shape[d] < 0 || __builtin_mul_overflow(sizes, n ? n : 1, &sizes) ||
+            sizes > INT64_MAX) {
             return attn_fail(ATTN_ERR_SHAPE, "items: '%.80s': size %d is %lld, which is no size",
                              name, d, (long long)item->shape[d]);
         }
+        elements *= n;
     }
     if (__builtin_mul_overflow(elements, size, &e->bytes) || e->bytes > INT64_MAX) {
         return attn_fail(ATTN_ERR_SHAPE, "items: '%.80s' has more bytes than 63 bits count", name);

@@ -215,6 +215,8 @@ static void test_refuses_bad_items(void **state)
     item.ndim = 3;
     item.shape[0] = item.shape[1] = item.shape[2] = INT64_MAX / 2;
     refuse_save(&item, 1, NULL, 0, ATTN_ERR_SHAPE, "'x'");
+    item.shape[0] = 0; /* no reader would take it */
+    refuse_save(&item, 1, NULL, 0, ATTN_ERR_SHAPE, "size 2");
     item = good;
     item.dtype = ATTN_ST_I32;
     item.source = ATTN_F32;
