@@ -18,6 +18,7 @@ enum { ROWS = ATTN_FLASH_ROWS };
 /* Sums are made of runs of 16 terms: the error of a plain sum grows with its length. */
 enum { RUN = 16 };
 
+/* s: scores in, P∘Z out; dp: dO·Vᵀ in, dS = P∘(Z∘dP − delta) out. Z is keep, or 1 without dropout. */
 static void gradient(const attn_flash_tile *tile, const float *lse, const float *delta,
                      const float *keep, bool hidden, float *s, float *dp)
 {
@@ -38,6 +39,7 @@ static void gradient(const attn_flash_tile *tile, const float *lse, const float 
     }
 }
 
+/* dS in, dS∘cap' out: what the scores before softcap·tanh(s/softcap) get. */
 static void slope(const attn_flash_tile *tile, float cap, const float *capped, float *ds)
 {
     assert(cap > 0.0f);
@@ -49,6 +51,7 @@ static void slope(const attn_flash_tile *tile, float cap, const float *capped, f
     }
 }
 
+/* c += sᵀ·x over the tile's rows: dV += (P∘Z)ᵀ·dO, dK += dSᵀ·Q. */
 static void product(const attn_flash_tile *tile, const float *s, const float *x, int64_t ldx,
                     int64_t dim, bool first, float *c, int64_t stride)
 {
