@@ -97,6 +97,11 @@ static inline lanes_mask lanes_before(int64_t n)
     return _mm256_castsi256_ps(lanes_first(n));
 }
 
+static inline lanes_mask lanes_differ(lanes a, lanes b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_NEQ_UQ);
+}
+
 static inline lanes lanes_select(lanes_mask mask, lanes yes, lanes no)
 {
     return _mm256_blendv_ps(no, yes, mask);
@@ -124,6 +129,13 @@ static inline float lanes_largest(lanes x)
 }
 
 static inline float lanes_sum(lanes x)
+{
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+static inline float lanes_total(lanes x)
 {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));

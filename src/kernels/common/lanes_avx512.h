@@ -100,6 +100,12 @@ static inline lanes_mask lanes_before(int64_t n)
     return (lanes_mask)(n >= LANES ? 0xffffu : n > 0 ? (1u << n) - 1u : 0u);
 }
 
+/* true where either is NaN */
+static inline lanes_mask lanes_differ(lanes a, lanes b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ);
+}
+
 static inline lanes lanes_select(lanes_mask mask, lanes yes, lanes no)
 {
     return _mm512_mask_blend_ps(mask, no, yes);
@@ -127,6 +133,12 @@ static inline float lanes_largest(lanes x)
 }
 
 static inline float lanes_sum(lanes x)
+{
+    return _mm512_reduce_add_ps(x);
+}
+
+/* Σ of the lanes, in f32 */
+static inline float lanes_total(lanes x)
 {
     return _mm512_reduce_add_ps(x);
 }

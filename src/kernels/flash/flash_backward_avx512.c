@@ -1,90 +1,19 @@
 /*
  * kernels/flash, backward, for AVX-512. The product has 6 keys × 64 columns in registers, as the two
  * of forward have their 6 × 64: its broadcast operand is the tile of weights, its other one the rows
- * of dO or Q.
+ * of dO or Q. The rest is flash_backward_lanes.h.
  */
+#include "kernels/common/lanes_avx512.h"
 #include "kernels/flash/flash_avx512.h"
-#include "kernels/flash/flash_backward.h"
 
-#include <assert.h>
-#include <math.h>
-#include <stddef.h>
-
-enum { ROWS = ATTN_FLASH_ROWS, LANES = ATTN_FLASH_LANES, KEYS = ATTN_FLASH_KEYS, NR = 4 };
-
-static void clear_keys(int32_t begin, int32_t end, float *s, float *dp)
+static inline lanes flash_exp(lanes x)
 {
-    for (int32_t j = begin; j < end; j++) {
-        _mm512_store_ps(s + j * ROWS, _mm512_setzero_ps());
-        _mm512_store_ps(dp + j * ROWS, _mm512_setzero_ps());
-    }
+    return attn_flash_exp_avx512(x);
 }
 
-/* Keys begin … end−1 of 16 lanes; hidden and whether keep is there are constants. */
-static inline __attribute__((always_inline)) void gradient_lanes(int32_t begin, int32_t end,
-                                                                 __m512 lse, __m512 delta,
-                                                                 const float *keep, bool dropout,
-                                                                 bool hidden, float *s, float *dp)
-{
-#pragma GCC unroll 4
-    for (int32_t j = begin; j < end; j++) {
-        __m512 x = _mm512_load_ps(s + j * ROWS), g = _mm512_load_ps(dp + j * ROWS);
-        __m512 p = attn_flash_exp_avx512(_mm512_sub_ps(x, lse));
-        __m512 w = p;
-        if (dropout) {
-            __m512 f = _mm512_load_ps(keep + j * ROWS);
-            g = _mm512_mul_ps(g, f);
-            w = _mm512_mul_ps(p, f);
-        }
-        __m512 ds = _mm512_mul_ps(p, _mm512_sub_ps(g, delta));
-        if (hidden) { /* NaN counts as attended; what is beside −inf may be NaN and is cut off */
-            __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-INFINITY), _CMP_NEQ_UQ);
-            w = _mm512_maskz_mov_ps(there, w);
-            ds = _mm512_maskz_mov_ps(there, ds);
-        }
-        _mm512_store_ps(s + j * ROWS, w);
-        _mm512_store_ps(dp + j * ROWS, ds);
-    }
-}
+#include "kernels/flash/flash_backward_lanes.h"
 
-static void gradient(const attn_flash_tile *tile, const float *lse, const float *delta,
-                     const float *keep, bool hidden, float *s, float *dp)
-{
-    assert(tile->rows >= 1 && tile->rows <= ROWS && tile->keys >= 1);
-    hidden = hidden || tile->partial;
-    for (int32_t lane = 0; lane < tile->rows; lane += LANES) {
-        int32_t begin, end;
-        attn_flash_keys(tile, lane, lane + LANES, &begin, &end);
-        __m512 l = _mm512_load_ps(lse + lane), d = _mm512_load_ps(delta + lane);
-        float *to = s + lane, *ds = dp + lane;
-        /* products run over the lanes of all groups: keys that this one leaves out weigh 0 */
-        clear_keys(0, begin, to, ds);
-        if (keep) {
-            gradient_lanes(begin, end, l, d, keep + lane, true, true, to, ds);
-        } else if (hidden) {
-            gradient_lanes(begin, end, l, d, NULL, false, true, to, ds);
-        } else {
-            gradient_lanes(begin, end, l, d, NULL, false, false, to, ds);
-        }
-        clear_keys(end, tile->keys, to, ds);
-    }
-}
-
-static void slope(const attn_flash_tile *tile, float cap, const float *capped, float *ds)
-{
-    const __m512 inverse = _mm512_set1_ps(1.0f / cap), one = _mm512_set1_ps(1.0f);
-    for (int32_t lane = 0; lane < tile->rows; lane += LANES) {
-        int32_t begin, end;
-        attn_flash_keys(tile, lane, lane + LANES, &begin, &end);
-        for (int32_t j = begin; j < end; j++) {
-            __m512 x = _mm512_load_ps(ds + j * ROWS + lane);
-            __m512 t = _mm512_mul_ps(_mm512_load_ps(capped + j * ROWS + lane), inverse);
-            __mmask16 some = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-            x = _mm512_maskz_mul_ps(some, x, _mm512_fnmadd_ps(t, t, one));
-            _mm512_store_ps(ds + j * ROWS + lane, x);
-        }
-    }
-}
+enum { NR = 4 };
 
 /* 6 keys × n vectors of columns, n a constant; `last` masks the last vector's columns. */
 static inline __attribute__((always_inline)) void product_tile(const float *s, const float *x,
@@ -157,8 +86,8 @@ static void product(const attn_flash_tile *tile, const float *s, const float *x,
             float *row[KEYS];
             int32_t begin, stop;
             attn_flash_groups(tile, j, j + KEYS, &begin, &stop);
-            begin *= LANES;
-            stop = stop * LANES < tile->rows ? stop * LANES : tile->rows;
+            begin *= GROUP;
+            stop = stop * GROUP < tile->rows ? stop * GROUP : tile->rows;
             for (int32_t k = 0; k < KEYS; k++) {
                 row[k] = j + k < tile->keys ? c + (j + k) * stride + d : nowhere;
             }
@@ -167,28 +96,6 @@ static void product(const attn_flash_tile *tile, const float *s, const float *x,
                                first, row);
             }
         }
-    }
-}
-
-static float dot(const float *a, const float *b, int64_t dim)
-{
-    __m512 sum = _mm512_setzero_ps();
-    for (int64_t d = 0; d < dim; d += 16) {
-        __mmask16 mask = (__mmask16)(dim - d < 16 ? (1u << (dim - d)) - 1u : 0xffffu);
-        sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, a + d),
-                              _mm512_maskz_loadu_ps(mask, b + d), sum);
-    }
-    return _mm512_reduce_add_ps(sum);
-}
-
-static void add(float factor, const float *x, int64_t dim, float *out)
-{
-    __m512 f = _mm512_set1_ps(factor);
-    for (int64_t d = 0; d < dim; d += 16) {
-        __mmask16 mask = (__mmask16)(dim - d < 16 ? (1u << (dim - d)) - 1u : 0xffffu);
-        __m512 sum = _mm512_fmadd_ps(f, _mm512_maskz_loadu_ps(mask, x + d),
-                                     _mm512_maskz_loadu_ps(mask, out + d));
-        _mm512_mask_storeu_ps(out + d, mask, sum);
     }
 }
 
