@@ -255,28 +255,6 @@ static void any_gradient_alone_has_the_same_bits(void **state)
     }
 }
 
-/* What the options say about forward's scratch is nothing to backward. */
-static void scratch_of_the_options_is_not_looked_at(void **state)
-{
-    (void)state;
-    FOR_EACH_GRAD(g)
-    {
-        uint64_t hash[GRADS];
-        char byte = 7;
-        grad_fixture_run(&g);
-        for (int n = 0; n < GRADS; n++) {
-            hash[n] = array_hash(&g.gradient[n]);
-        }
-        g.o.scratch = &byte;
-        g.o.scratch_size = 1;
-        assert_int_equal(grad_fixture_backward(&g), ATTN_OK);
-        for (int n = 0; n < GRADS; n++) {
-            assert_true(array_hash(&g.gradient[n]) == hash[n]);
-        }
-        assert_int_equal(byte, 7);
-    }
-}
-
 /* Eight times as long, at most eight times the memory and a little; not the sixty-four times of a matrix of weights. */
 static void memory_grows_with_the_length(void **state)
 {
@@ -310,7 +288,6 @@ int main(void)
         cmocka_unit_test(an_attended_nan_stays_in_its_rows),
         cmocka_unit_test(empty_calls_write_zeros),
         cmocka_unit_test(any_gradient_alone_has_the_same_bits),
-        cmocka_unit_test(scratch_of_the_options_is_not_looked_at),
         cmocka_unit_test(memory_grows_with_the_length),
     };
     return cmocka_run_group_tests_name("grad rows", tests, NULL, NULL);
