@@ -60,6 +60,7 @@ static void tile_panel(const call *c, int64_t panel, int64_t row, int rows, int6
         .ld_init = k0 > 0 ? c->ldy : 0,
         .y = y,
         .ldy = c->ldy,
+        .ask = c->tiles,
         .columns = (int)outputs,
     };
     c->table->tile(&job, rows);

@@ -55,6 +55,11 @@ static int64_t ceil_div(int64_t n, int64_t by)
     return n / by + (n % by != 0);
 }
 
+static int64_t round_up(int64_t n, int64_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
 /* Rows of a tile: as even as they come, rather than a short one at the end. */
 static int64_t tile_rows(const product *p, int64_t rows)
 {
@@ -85,7 +90,7 @@ static void multiply(const product *p, attn_gemm_job *job, int64_t panel, int ro
 }
 
 /* Asks for the place of the next tile's sums, which the kernel would otherwise wait for at its start. */
-static void ask(const float *c, int64_t c_row, int64_t rows, int64_t nr)
+static void ask_sums(const float *c, int64_t c_row, int64_t rows, int64_t nr)
 {
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t i = 0; i < nr; i += 16) {
@@ -112,9 +117,40 @@ static place place_of(const product *p, int64_t x, int64_t y, int worker)
     };
 }
 
+/*
+ * What memory is to deliver while tile number `tile` of one panel is computed, a line with each column. With b packed for all: a's
+ * rows of the next block with the first panel, later the sums of the next panel. Else the next block of k: a's columns with the
+ * first panel, b's lines with those after it.
+ */
+static void ask(const product *p, const place *at, range rows, range panels, int64_t panel, range k,
+                int64_t tile, attn_gemm_job *job)
+{
+    const attn_matmul_call *call = p->call;
+    int64_t high = rows.end - rows.begin, nr = p->table->nr, ahead = panel - panels.begin;
+    int64_t line = (ahead - 1) * ceil_div(high, tile_rows(p, high)) + tile;
+    job->ask = job->x;
+    job->ask_step = 0;
+    if (p->shared && ahead == 0 && p->a_there && call->a_k == 1 && call->a_row <= 2 * job->k) {
+        job->ask = job->x + high * call->a_row;
+        job->ask_step = 16;
+    } else if (p->shared && ahead > 0 && tile < nr / 16) {
+        bool last = panel + 1 == panels.end;
+        job->ask = at->c + (last ? rows.end : rows.begin) * call->c_row +
+                   (last ? panels.begin : panel + 1) * nr + tile * 16;
+        job->ask_step = call->c_row;
+    } else if (!p->shared && ahead == 0 && p->a_there && call->a_row == 1) {
+        job->ask = job->x + job->k * call->a_k + tile_rows(p, high) - 1;
+        job->ask_step = call->a_k;
+    } else if (!p->shared && ahead > 0 && p->b_there &&
+               line < (panels.end - panels.begin) * nr / 16) {
+        job->ask = at->b + panels.begin * nr + k.end * call->b_k + line * 16;
+        job->ask_step = call->b_k;
+    }
+}
+
 /* Rows × one panel over one block of k. */
-static void multiply_panel(const product *p, const place *at, range rows, int64_t panel, range k,
-                           attn_gemm_job job)
+static void multiply_panel(const product *p, const place *at, range rows, range panels,
+                           int64_t panel, range k, attn_gemm_job job)
 {
     const attn_matmul_call *call = p->call;
     int64_t nr = p->table->nr, step = tile_rows(p, rows.end - rows.begin);
@@ -134,8 +170,9 @@ static void multiply_panel(const product *p, const place *at, range rows, int64_
             job.ldx = 1;
             job.x_step = count;
         }
+        ask(p, at, rows, panels, panel, k, (r - rows.begin) / step, &job);
         if (next > 0 && job.k >= LONG) {
-            ask(job.y + count * call->c_row, call->c_row, next < step ? next : step, nr);
+            ask_sums(job.y + count * call->c_row, call->c_row, next < step ? next : step, nr);
         }
         multiply(p, &job, panel, count, k.begin == 0);
     }
@@ -178,7 +215,7 @@ static void multiply_block(const product *p, const place *at, range rows, range 
         } else {
             pack_panel(p, at->b, panel, k, at->panel);
         }
-        multiply_panel(p, at, rows, panel, k, job);
+        multiply_panel(p, at, rows, panels, panel, k, job);
     }
 }
 
@@ -271,7 +308,9 @@ static void multiply_part(attn_context *context, product *p)
     double work = (double)p->call->m * (double)(panels * p->table->nr) * (double)length;
     if (p->shared) {
         attn_context_run(context, panels * ceil_div(length, p->columns), true, pack_task, p);
-        p->split = attn_linear_split_make(threads, panels, p->call->m, p->table->mr, p->block, work,
+        int64_t rows = round_up(ceil_div(p->call->m, (int64_t)threads * 4), p->table->mr);
+        rows = threads == 1 ? p->call->m : rows < p->block ? p->block : rows;
+        p->split = attn_linear_split_make(threads, panels, p->call->m, p->table->mr, rows, work,
                                           PIECE_WORK);
     } else {
         int64_t wanted = work > threads * LARGE_WORK ? 4 * (int64_t)threads : threads;
@@ -303,16 +342,17 @@ static void matrix_together(attn_context *context, product *p)
 
 /* ---- the plan ----------------------------------------------------------------------------------- */
 
-static int64_t round_up(int64_t n, int64_t step)
-{
-    return (n + step - 1) / step * step;
-}
-
 /* Lines so far apart fall into the same few sets of L1, each on a page of its own. */
 static bool crowded(int64_t stride)
 {
     int64_t bytes = stride % 1024 * (int64_t)sizeof(float);
     return stride > 16 && (bytes < 64 || bytes > 4096 - 64);
+}
+
+/* So many rows that packing b for all costs little, unless k is longer still. */
+static bool is_tall(const attn_matmul_call *call)
+{
+    return call->m >= TALL && call->k > 0 && (call->b_column != 1 || call->k <= call->m);
 }
 
 /* Blocks of k and rows, and what is read where it lies. */
@@ -321,7 +361,14 @@ static void plan(product *p)
     const attn_matmul_call *call = p->call;
     int64_t mr = p->table->mr, nr = p->table->nr, k = call->k > 0 ? call->k : 1;
     p->panels = ceil_div(call->n, nr);
-    int64_t runs = (k + COLUMNS / 2 - 1) / COLUMNS;
+    int64_t most = COLUMNS;
+    if (!is_tall(call)) {
+        int64_t wide = at_most(call->n, TALL);
+        int64_t fit = attn_linear_cached_bytes() /
+                      (2 * (int64_t)sizeof(float) * (at_most(call->m, TALL) + wide));
+        most = fit < most ? fit : most;
+    }
+    int64_t runs = (k + most / 2 - 1) / most;
     p->columns = round_up((k - 1) / (runs > 0 ? runs : 1) + 1, 8);
     p->a_there =
         (call->a_k == 1 && !crowded(call->a_row)) || (call->a_row == 1 && !crowded(call->a_k));
@@ -347,7 +394,7 @@ attn_status attn_matmul_f32(attn_context *context, const attn_matmul_call *given
     double one = (double)call.m * (double)call.n * (double)(call.k + 1);
     bool alone = matrices > 1 && (threads == 1 || matrices >= 4 * threads ||
                                   one * (double)matrices < 2 * PIECE_WORK);
-    bool tall = !alone && call.m >= TALL && call.k > 0;
+    bool tall = !alone && is_tall(&call);
     p.block = tall ? at_most(p.block, BLOCK * p.table->mr) : p.block;
 
     int64_t own = p.columns * (nr + (p.a_there ? 0 : p.block)), shared = 0;

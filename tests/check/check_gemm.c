@@ -129,6 +129,8 @@ static attn_gemm_job job_of(const product *p)
                            .y = p->y,
                            .ldy = p->ldy,
                            .step = p->step,
+                           .ask = p->x, /* and far behind it: asking is no reading */
+                           .ask_step = p->k % 3 * 1000,
                            .columns = p->columns};
 }
 
@@ -193,6 +195,7 @@ static void verify_bits(check *c, const product *p)
                                  .y = sum,
                                  .ldy = LANES,
                                  .step = LANES,
+                                 .ask = tile,
                                  .columns = nr};
             p->t->tile(&job, 1);
         }
@@ -257,6 +260,7 @@ static double bench_product(attn_isa isa, int64_t repeats, bool rows)
                          .y = bench_y,
                          .ldy = LANES,
                          .step = LANES,
+                         .ask = bench_x,
                          .columns = t->nr};
     for (int64_t n = 0; n < repeats; n++) {
         t->tile(&job, t->mr);

@@ -31,6 +31,8 @@ typedef struct attn_gemm_job {
     int64_t ld_init;   /* 0: every row starts from the bias; may be y itself */
     float *y;          /* row r, panel p, lane i at y[r·ldy + p·step + i] */
     int64_t ldy, step;
+    const float *ask; /* tile: what will be needed later: a line at ask + i·ask_step is asked for */
+    int64_t ask_step; /* with every column i; any address will do */
     int columns; /* tile: outputs of the panel that are read and written, at most nr; few: all nr */
 } attn_gemm_job;
 

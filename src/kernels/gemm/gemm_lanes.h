@@ -81,8 +81,9 @@ INLINE void advance(origins *at, int64_t by, const int rows)
 /* Four columns in one go: what counts the loop would else take its turn on the ports of the multiply-adds. */
 INLINE void tile(const attn_gemm_job *job, const int rows, const bool in_rows)
 {
-    const float *w = job->w;
+    const float *w = job->w, *ask = job->ask;
     const int64_t ldx = job->ldx, ldw = job->ldw, step = in_rows ? 1 : job->x_step;
+    const int64_t ask_step = job->ask_step;
     const bool whole = job->columns == PANEL;
     int64_t k = job->k;
     pair sum[TILE_ROWS];
@@ -97,6 +98,8 @@ INLINE void tile(const attn_gemm_job *job, const int rows, const bool in_rows)
     for (; k > 0; k--) {
         tile_column(sum, &at, ldx, 0, w, rows, in_rows);
         advance(&at, step, rows);
+        __builtin_prefetch(ask, 0, 2);
+        ask += ask_step;
         w += ldw;
     }
 #pragma GCC unroll 14
