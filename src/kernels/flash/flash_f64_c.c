@@ -57,8 +57,12 @@ void attn_flash_f64_spread(const double *p, const unsigned char *hidden, const d
 {
     assert(dim >= 1 && keys >= 0);
     for (int64_t j = 0; j < keys; j++) {
-        for (int64_t d = 0; !hidden[j] && d < dim; d++) {
-            o[j * stride + d] += p[j] * row[d];
+        if (hidden[j]) { /* asked once: `to` might be what hidden points at, for all that C knows */
+            continue;
+        }
+        double weight = p[j], *to = o + j * stride;
+        for (int64_t d = 0; d < dim; d++) {
+            to[d] += weight * row[d];
         }
     }
 }
