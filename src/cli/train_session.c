@@ -204,6 +204,10 @@ int train_say_end(train_run *run, double val)
     json_t *o =
         json_pack("{s:s, s:I, s:s, s:s}", "event", "end", "step", (json_int_t)step, "reason",
                   reason, "file", run->stopped ? run->checkpoint : run->control->out);
+    bool nothing = run->stopped && access(run->checkpoint, F_OK) != 0;
+    if (nothing) {
+        json_object_set_new(o, "file", json_null());
+    }
     json_object_set_new(o, "val_loss", cli_json_number(val));
     json_object_set_new(o, "val_nats_per_char", cli_json_number(train_nats_per_char(run, val)));
     if (run->settings->base[0]) {
@@ -213,6 +217,11 @@ int train_say_end(train_run *run, double val)
     json_object_set_new(o, "seconds", cli_json_number(seconds));
     json_object_set_new(o, "tokens_per_s", cli_json_number(rate));
     json_object_set_new(o, "peak_rss_bytes", json_integer((json_int_t)cli_peak_rss()));
+    if (nothing) {
+        train_log_event(&run->log, o, "%s before the first step: nothing is saved",
+                        cli_interrupted() ? "stopped" : "the time is up");
+        return cli_interrupted() ? CLI_INTERRUPTED : CLI_OK;
+    }
     if (run->stopped) {
         train_log_event(&run->log, o,
                         "%s after step %lld of %lld: `attn train --resume --out %s' "

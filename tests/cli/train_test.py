@@ -198,6 +198,18 @@ class Runs(Case):
         self.assertEqual([kept["steps"], kept["warmup"]], [chosen["steps"], chosen["warmup"]])
 
 
+    def test_no_time_for_a_step(self):
+        """What was never saved is not said to be there."""
+        self.text.write_bytes(self.text.read_bytes() * 60)
+        words = [*SMALL, "--tokenizer", "bpe:1000", "--max-minutes", "0.001"]
+        said = self.succeeds(self.train(*words)).decode()
+        self.assertIn("before the first step", said)
+        self.assertNotIn("--resume", said)
+        end = events(self.succeeds(self.train(*words, "--json")))[-1]
+        self.assertEqual((end["step"], end["reason"], end["file"]), (0, "time", None))
+        self.assertFalse(self.out.exists())
+
+
 class Resuming(Case):
     settings = [*SMALL, "--steps", 14, "--eval-every", 4, "--dropout", "0.1", "--seed", 5]
 
