@@ -133,7 +133,7 @@ static void ask(const product *p, const place *at, range rows, range panels, int
     if (p->shared && ahead == 0 && p->a_there && call->a_k == 1 && call->a_row <= 2 * job->k) {
         job->ask = job->x + high * call->a_row;
         job->ask_step = 16;
-    } else if (p->shared && ahead > 0 && tile < nr / 16) {
+    } else if (p->shared && ahead > 0 && tile < nr / 16 && job->k <= 4 * high) {
         bool last = panel + 1 == panels.end;
         job->ask = at->c + (last ? rows.end : rows.begin) * call->c_row +
                    (last ? panels.begin : panel + 1) * nr + tile * 16;
@@ -395,7 +395,9 @@ attn_status attn_matmul_f32(attn_context *context, const attn_matmul_call *given
     bool alone = matrices > 1 && (threads == 1 || matrices >= 4 * threads ||
                                   one * (double)matrices < 2 * PIECE_WORK);
     bool tall = !alone && is_tall(&call);
-    p.block = tall ? at_most(p.block, BLOCK * p.table->mr) : p.block;
+    if (tall && p.panels * nr <= attn_linear_cached_bytes() / (int64_t)sizeof(float) / p.columns) {
+        p.block = at_most(p.block, BLOCK * p.table->mr);
+    }
 
     int64_t own = p.columns * (nr + (p.a_there ? 0 : p.block)), shared = 0;
     if (tall) {
