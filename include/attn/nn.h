@@ -93,6 +93,8 @@ typedef struct attn_nn_options {
     attn_init init;
     double std; /**< of ATTN_INIT_NORMAL; 0: 0.02 */
     uint64_t seed;
+    attn_context *
+        init_context; /**< whose threads draw the values, which changes no bit; NULL: the caller's alone. Not kept */
 } attn_nn_options;
 
 ATTN_API attn_nn_options attn_nn_options_init(void);
@@ -262,6 +264,8 @@ typedef struct attn_gpt_options {
     attn_init
         init; /**< ZERO: parameters will be set by name; NORMAL: 0.02, the residual's output projections × 1/√(2·layers) */
     uint64_t seed;
+    attn_context
+        *init_context; /**< whose threads draw the values; NULL: the caller's alone. Not kept */
 } attn_gpt_options;
 
 ATTN_API attn_gpt_options attn_gpt_options_init(void);

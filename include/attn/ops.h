@@ -93,12 +93,13 @@ ATTN_API attn_status attn_convert(attn_context *context, const attn_view *src,
 
 /**
  * x[i] = uniform in [low, high), or normal(mean, std) (Box & Muller 1958), i counting row by row: element i of the stream (seed, stream) of
- * Philox4x32-10 (Salmon et al. 2011), so the same call gives the same numbers anywhere. x: f32 or f64, 1-4 dims, unit last stride.
+ * Philox4x32-10 (Salmon et al. 2011), so the same call gives the same numbers anywhere. x: f32 or f64, 1-4 dims, unit last stride. context: whose threads
+ * share the work, which changes no bit; NULL: the caller's alone.
  */
-ATTN_API attn_status attn_fill_uniform(uint64_t seed, uint64_t stream, double low, double high,
-                                       const attn_view *x);
-ATTN_API attn_status attn_fill_normal(uint64_t seed, uint64_t stream, double mean, double std,
-                                      const attn_view *x);
+ATTN_API attn_status attn_fill_uniform(attn_context *context, uint64_t seed, uint64_t stream,
+                                       double low, double high, const attn_view *x);
+ATTN_API attn_status attn_fill_normal(attn_context *context, uint64_t seed, uint64_t stream,
+                                      double mean, double std, const attn_view *x);
 
 #ifdef __cplusplus
 }

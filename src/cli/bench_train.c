@@ -91,6 +91,7 @@ static attn_status make(const request *r, bench *b)
     o.context = r->len;
     o.init = ATTN_INIT_NORMAL;
     o.seed = 1;
+    o.init_context = b->context;
     int64_t count = r->batch * r->len;
     attn_status s = attn_gpt_create(&o, &b->gpt);
     s = s ? s : attn_optimizer_create(b->context, NULL, &b->optimizer);

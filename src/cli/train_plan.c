@@ -56,6 +56,7 @@ static attn_status try_layers(const train_run *run, const attn_gpt_options *mode
     attn_gpt_options o = *model;
     o.layers = layers;
     o.init = ATTN_INIT_NORMAL;
+    o.init_context = run->context;
     attn_module *gpt = NULL;
     attn_status s = attn_gpt_create(&o, &gpt);
     if (s == ATTN_OK && run->settings->base[0] && !run->settings->full) {

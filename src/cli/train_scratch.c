@@ -99,6 +99,7 @@ static attn_status describe(train_run *run)
 static int make_model(train_run *run)
 {
     attn_gpt_options o = model_options(run);
+    o.init_context = run->context;
     attn_status s = attn_gpt_create(&o, &run->gpt);
     s = s ? s : describe(run);
     return s == ATTN_OK ? CLI_OK : cli_fail_attn(NULL);

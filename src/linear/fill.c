@@ -3,6 +3,7 @@
  */
 #include "base/rng.h"
 #include "linear/check.h"
+#include "par/context.h"
 
 #include <attn/ops.h>
 
@@ -53,14 +54,29 @@ static int64_t row_offset(const attn_view *x, int64_t row)
     return offset;
 }
 
-static void fill_rows(const fill *f, const attn_view *x, int64_t rows)
+typedef struct fill_call {
+    const fill *f;
+    const attn_view *x;
+    int64_t count;
+} fill_call;
+
+/* Elements of a task: an even number, so that pairs stay together. */
+enum { PIECE = 8192 };
+
+static void fill_task(void *argument, int64_t task, int worker)
 {
-    int64_t columns = x->shape[x->ndim - 1];
-    uint64_t index = 0;
+    const fill_call *call = argument;
+    const fill *f = call->f;
+    const attn_view *x = call->x;
+    int64_t columns = x->shape[x->ndim - 1], at = task * PIECE;
+    int64_t end = call->count - at > PIECE ? at + PIECE : call->count;
     double next = 0.0;
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t offset = row_offset(x, r);
-        for (int64_t c = 0; c < columns; c++, index++) {
+    (void)worker;
+    while (at < end) {
+        int64_t c = at % columns, n = columns - c < end - at ? columns - c : end - at;
+        int64_t offset = row_offset(x, at / columns) + c;
+        for (int64_t i = 0; i < n; i++, at++) {
+            uint64_t index = (uint64_t)at;
             double value = next;
             if (!f->normal) {
                 value = f->a + (f->b - f->a) * attn_uniform(f->seed, f->stream, index);
@@ -68,12 +84,12 @@ static void fill_rows(const fill *f, const attn_view *x, int64_t rows)
             } else if (index % 2 == 0) {
                 value = normal_at(f, index, &next);
             }
-            put(x, offset + c, value);
+            put(x, offset + i, value);
         }
     }
 }
 
-static attn_status run(const fill *f, const attn_view *x)
+static attn_status run(attn_context *context, const fill *f, const attn_view *x)
 {
     attn_status status = attn_check_view("x", x);
     if (status != ATTN_OK) {
@@ -89,18 +105,24 @@ static attn_status run(const fill *f, const attn_view *x)
         return attn_fail(ATTN_ERR_SHAPE, "x: stride of the last dimension is %lld, must be 1",
                          (long long)x->stride[x->ndim - 1]);
     }
-    int64_t rows = 1;
-    for (int d = 0; d + 1 < x->ndim; d++) {
-        if (__builtin_mul_overflow(rows, x->shape[d], &rows)) {
+    fill_call call = {.f = f, .x = x, .count = 1};
+    for (int d = 0; d < x->ndim; d++) {
+        if (__builtin_mul_overflow(call.count, x->shape[d], &call.count)) {
             return attn_fail(ATTN_ERR_SHAPE, "x: its sizes overflow");
         }
     }
-    fill_rows(f, x, rows);
+    int64_t tasks = call.count / PIECE + (call.count % PIECE != 0);
+    if (context) {
+        attn_context_run(context, tasks, false, fill_task, &call);
+    }
+    for (int64_t i = 0; !context && i < tasks; i++) {
+        fill_task(&call, i, 0);
+    }
     return ATTN_OK;
 }
 
-attn_status attn_fill_uniform(uint64_t seed, uint64_t stream, double low, double high,
-                              const attn_view *x)
+attn_status attn_fill_uniform(attn_context *context, uint64_t seed, uint64_t stream, double low,
+                              double high, const attn_view *x)
 {
     if (!isfinite(low) || !isfinite(high) || low > high) {
         return attn_fail(ATTN_ERR_ARGUMENT,
@@ -109,16 +131,16 @@ attn_status attn_fill_uniform(uint64_t seed, uint64_t stream, double low, double
                          low, high);
     }
     fill f = {.seed = seed, .stream = stream, .a = low, .b = high};
-    return run(&f, x);
+    return run(context, &f, x);
 }
 
-attn_status attn_fill_normal(uint64_t seed, uint64_t stream, double mean, double std,
-                             const attn_view *x)
+attn_status attn_fill_normal(attn_context *context, uint64_t seed, uint64_t stream, double mean,
+                             double std, const attn_view *x)
 {
     if (!isfinite(mean) || !isfinite(std) || std < 0.0) {
         return attn_fail(ATTN_ERR_ARGUMENT,
                          "mean, std: are %g, %g; both must be finite and std ≥ 0", mean, std);
     }
     fill f = {.seed = seed, .stream = stream, .normal = true, .a = mean, .b = std};
-    return run(&f, x);
+    return run(context, &f, x);
 }

@@ -107,10 +107,12 @@ attn_status attn_gpt_create(const attn_gpt_options *options, attn_module **gpt)
         return ATTN_ERR_NO_MEMORY;
     }
     m->as.gpt.options = full;
+    m->as.gpt.options.init_context = NULL;
     attn_nn_options nn = attn_nn_options_init();
     nn.dtype = full.dtype;
     nn.init = full.init;
     nn.seed = full.seed;
+    nn.init_context = full.init_context;
     const gpt_names *names = &names_of[nn_gpt_naming(&full)];
     status = add_embeddings(m, &nn, names);
     if (status == ATTN_OK) {

@@ -72,9 +72,10 @@ attn_status nn_matrix_in(attn_tensor *made, attn_module *module, const char *nam
     if (status == ATTN_OK && full->init != ATTN_INIT_ZERO) {
         attn_view view = attn_tensor_write(made);
         double limit = gain * sqrt(6.0 / (double)(shape[0] + shape[1]));
-        status = full->init == ATTN_INIT_NORMAL
-                     ? attn_fill_normal(full->seed, 0, 0.0, gain * full->std, &view)
-                     : attn_fill_uniform(full->seed, 0, -limit, limit, &view);
+        status =
+            full->init == ATTN_INIT_NORMAL
+                ? attn_fill_normal(full->init_context, full->seed, 0, 0.0, gain * full->std, &view)
+                : attn_fill_uniform(full->init_context, full->seed, 0, -limit, limit, &view);
     }
     return give(status, module, name, made, tensor);
 }
@@ -92,7 +93,7 @@ attn_status nn_vector_in(attn_tensor *made, attn_module *module, const char *nam
     attn_status status = made ? ATTN_OK : attn_tensor_create(full->dtype, 1, &size, &made);
     if (status == ATTN_OK && value != 0.0) {
         attn_view view = attn_tensor_write(made);
-        status = attn_fill_uniform(0, 0, value, value, &view);
+        status = attn_fill_uniform(NULL, 0, 0, value, value, &view);
     }
     return give(status, module, name, made, tensor);
 }

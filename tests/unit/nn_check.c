@@ -49,7 +49,7 @@ attn_tensor *nn_random(attn_dtype dtype, uint64_t seed, int ndim, const int64_t 
     attn_tensor *tensor;
     nn_ok(attn_tensor_create(dtype, ndim, shape, &tensor), "tensor");
     attn_view view = attn_tensor_write(tensor);
-    nn_ok(attn_fill_normal(seed, 0, 0.0, 1.0, &view), "fill");
+    nn_ok(attn_fill_normal(NULL, seed, 0, 0.0, 1.0, &view), "fill");
     return tensor;
 }
 
@@ -58,7 +58,8 @@ void nn_shake(attn_module *module, uint64_t seed)
     for (int i = 0; i < attn_module_parameter_count(module); i++) {
         attn_view view = attn_tensor_write(attn_module_parameter(module, i));
         double first = view.dtype == ATTN_F64 ? *(double *)view.data : (double)*(float *)view.data;
-        nn_ok(attn_fill_normal(seed, (uint64_t)i, first == 1.0 ? 1.0 : 0.0, 0.3, &view), "fill");
+        nn_ok(attn_fill_normal(NULL, seed, (uint64_t)i, first == 1.0 ? 1.0 : 0.0, 0.3, &view),
+              "fill");
     }
 }
 

@@ -200,7 +200,7 @@ static void check_lora(attn_gpt_options options)
         assert_non_null(strstr(attn_module_parameter_name(gpt, i), ".lora_"));
         assert_true(attn_tensor_requires_grad(attn_module_parameter(gpt, i)));
         attn_view view = attn_tensor_write(attn_module_parameter(gpt, i));
-        nn_ok(attn_fill_normal(8, (uint64_t)i, 0.0, 0.2, &view), "fill");
+        nn_ok(attn_fill_normal(NULL, 8, (uint64_t)i, 0.0, 0.2, &view), "fill");
     }
     assert_false(attn_tensor_requires_grad(attn_module_parameter(gpt, 0)));
     attn_tensor *beside = attn_gpt_logits(tape, gpt, ids, BATCH, LEN);

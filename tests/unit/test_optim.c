@@ -27,7 +27,7 @@ static attn_tensor *number(attn_dtype dtype, double value)
 {
     attn_tensor *p = nn_random(dtype, 1, 1, (int64_t[]){1});
     attn_view view = attn_tensor_write(p);
-    nn_ok(attn_fill_uniform(0, 0, value, value, &view), "fill");
+    nn_ok(attn_fill_uniform(NULL, 0, 0, value, value, &view), "fill");
     attn_tensor_require_grad(p, true);
     return p;
 }
