@@ -395,9 +395,7 @@ attn_status attn_matmul_f32(attn_context *context, const attn_matmul_call *given
     bool alone = matrices > 1 && (threads == 1 || matrices >= 4 * threads ||
                                   one * (double)matrices < 2 * PIECE_WORK);
     bool tall = !alone && is_tall(&call);
-    if (tall && p.panels * nr <= attn_linear_cached_bytes() / (int64_t)sizeof(float) / p.columns) {
-        p.block = at_most(p.block, BLOCK * p.table->mr);
-    }
+    p.block = tall ? at_most(p.block, BLOCK * p.table->mr) : p.block;
 
     int64_t own = p.columns * (nr + (p.a_there ? 0 : p.block)), shared = 0;
     if (tall) {
