@@ -155,13 +155,10 @@ ATTN_API attn_status attn_sdpa_plan(attn_context *context, const attn_sdpa_optio
                                     const attn_view *out, attn_sdpa_plan_info *info);
 
 /** The same of attn_sdpa_backward; no element is read. Kernels: e.g. "flash_backward_f32_avx512", "backward_f64_c". */
-ATTN_API attn_status attn_sdpa_backward_plan(attn_context *context,
-                                             const attn_sdpa_options *options, const attn_view *q,
-                                             const attn_view *k, const attn_view *v,
-                                             const attn_view *out, const attn_view *lse,
-                                             const attn_view *dout,
-                                             const attn_sdpa_gradients *gradients,
-                                             attn_sdpa_plan_info *info);
+ATTN_API attn_status attn_sdpa_backward_plan(
+    attn_context *context, const attn_sdpa_options *options, const attn_view *q, const attn_view *k,
+    const attn_view *v, const attn_view *out, const attn_view *lse, const attn_view *dout,
+    const attn_sdpa_gradients *gradients, attn_sdpa_plan_info *info);
 
 /**
  * Writes in words which kernel would run and why, fallbacks included, always NUL-terminated into `text` of `size` bytes
