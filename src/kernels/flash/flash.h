@@ -52,9 +52,7 @@ typedef struct attn_flash_kernels {
     /**
      * s[j·64 + r] = scale·Σ_d qt[d·64 + r]·k[j·stride + d]; maximum[r] = max(maximum[r], s[…]). On
      * a partial tile, lane groups that attend to none of 6 neighbouring keys are left out, and
-     * maximum counts all that was computed: `modify` counts anew. Without a maximum (NULL) it is
-     * backward that asks: sums are then made of runs of 32 dims rather than 16, which its bounds
-     * allow and which is faster.
+     * maximum counts all that was computed: `modify` counts anew. Backward wants none (NULL).
      */
     void (*scores)(const attn_flash_tile *tile, const float *qt, const float *k, int64_t stride,
                    int64_t dim, float scale, float *s, float *maximum);

@@ -8,6 +8,7 @@
 #include "kernels/flash/flash_avx2.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 enum {
@@ -15,8 +16,7 @@ enum {
     LANES = ATTN_FLASH_LANES,
     KEYS = ATTN_FLASH_KEYS,
     MR = 6,
-    RUN = 16, /* dims summed before they join the total: the error of a sum grows with its length */
-    LONG_RUN = 32 /* the same where no maximum is wanted */
+    RUN = 16 /* dims summed before they join the total: the error of a sum grows with its length */
 };
 
 static void pack(const float *const *rows, int32_t count, int64_t dim, float *qt)
@@ -65,13 +65,13 @@ static inline __attribute__((always_inline)) void sum_run(const float *qt,
 /* Runs but the last leave their sums in s; the last one adds, scales and takes the maximum. */
 static inline __attribute__((always_inline)) void score_keys(const float *qt,
                                                              const float *const key[KEYS],
-                                                             int64_t dim, float scale, int run,
+                                                             int64_t dim, float scale, bool maxima,
                                                              float *s, float *maximum)
 {
     __m256 sum[KEYS][2];
     int64_t d = 0;
-    for (; d + run < dim; d += run) {
-        sum_run(qt, key, d, d + run, sum);
+    for (; d + RUN < dim; d += RUN) {
+        sum_run(qt, key, d, d + RUN, sum);
 #pragma GCC unroll 6
         for (int j = 0; j < KEYS; j++) {
 #pragma GCC unroll 2
@@ -85,7 +85,7 @@ static inline __attribute__((always_inline)) void score_keys(const float *qt,
     sum_run(qt, key, d, dim, sum);
     __m256 factor = _mm256_set1_ps(scale);
     __m256 top[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    if (run == RUN) {
+    if (maxima) {
         top[0] = _mm256_load_ps(maximum);
         top[1] = _mm256_load_ps(maximum + 8);
     }
@@ -100,22 +100,22 @@ static inline __attribute__((always_inline)) void score_keys(const float *qt,
             top[g] = _mm256_max_ps(top[g], total);
         }
     }
-    if (run == RUN) {
+    if (maxima) {
         _mm256_store_ps(maximum, top[0]);
         _mm256_store_ps(maximum + 8, top[1]);
     }
 }
 
-static void score_forward(const float *qt, const float *const *key, int64_t dim, float scale,
-                          float *s, float *maximum)
+static void score_maxima(const float *qt, const float *const *key, int64_t dim, float scale,
+                         float *s, float *maximum)
 {
-    score_keys(qt, key, dim, scale, RUN, s, maximum);
+    score_keys(qt, key, dim, scale, true, s, maximum);
 }
 
-static void score_backward(const float *qt, const float *const *key, int64_t dim, float scale,
-                           float *s, float *maximum)
+static void score_alone(const float *qt, const float *const *key, int64_t dim, float scale,
+                        float *s, float *maximum)
 {
-    score_keys(qt, key, dim, scale, LONG_RUN, s, maximum);
+    score_keys(qt, key, dim, scale, false, s, maximum);
 }
 
 static void scores(const attn_flash_tile *tile, const float *qt, const float *k, int64_t stride,
@@ -132,9 +132,9 @@ static void scores(const attn_flash_tile *tile, const float *qt, const float *k,
         for (int32_t lane = first * LANES; lane < last * LANES; lane += LANES) {
             float *to = s + j * ROWS + lane;
             if (maximum) {
-                score_forward(qt + lane, key, dim, scale, to, maximum + lane);
+                score_maxima(qt + lane, key, dim, scale, to, maximum + lane);
             } else {
-                score_backward(qt + lane, key, dim, scale, to, NULL);
+                score_alone(qt + lane, key, dim, scale, to, NULL);
             }
         }
     }

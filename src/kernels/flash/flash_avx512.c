@@ -9,14 +9,14 @@
 #include "kernels/flash/flash_avx512.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 enum {
     ROWS = ATTN_FLASH_ROWS,
     LANES = ATTN_FLASH_LANES,
     KEYS = ATTN_FLASH_KEYS,
-    RUN = 16, /* dims summed before they join the total: the error of a sum grows with its length */
-    LONG_RUN = 32 /* the same where no maximum is wanted */
+    RUN = 16 /* dims summed before they join the total: the error of a sum grows with its length */
 };
 
 static void pack(const float *const *rows, int32_t count, int64_t dim, float *qt)
@@ -71,12 +71,12 @@ static inline __attribute__((always_inline)) void sum_run(const float *qt,
 static inline __attribute__((always_inline)) void score_keys(const float *qt,
                                                              const float *const key[KEYS],
                                                              int64_t dim, float scale, int n,
-                                                             int run, float *s, float *maximum)
+                                                             bool maxima, float *s, float *maximum)
 {
     __m512 sum[KEYS][4];
     int64_t d = 0;
-    for (; d + run < dim; d += run) {
-        sum_run(qt, key, d, d + run, n, sum);
+    for (; d + RUN < dim; d += RUN) {
+        sum_run(qt, key, d, d + RUN, n, sum);
 #pragma GCC unroll 6
         for (int j = 0; j < KEYS; j++) {
 #pragma GCC unroll 4
@@ -91,7 +91,7 @@ static inline __attribute__((always_inline)) void score_keys(const float *qt,
     __m512 factor = _mm512_set1_ps(scale), top[4];
 #pragma GCC unroll 4
     for (int g = 0; g < n; g++) {
-        top[g] = run == RUN ? _mm512_load_ps(maximum + g * LANES) : _mm512_setzero_ps();
+        top[g] = maxima ? _mm512_load_ps(maximum + g * LANES) : _mm512_setzero_ps();
     }
 #pragma GCC unroll 6
     for (int j = 0; j < KEYS; j++) {
@@ -105,7 +105,7 @@ static inline __attribute__((always_inline)) void score_keys(const float *qt,
         }
     }
 #pragma GCC unroll 4
-    for (int g = 0; g < n && run == RUN; g++) {
+    for (int g = 0; g < n && maxima; g++) {
         _mm512_store_ps(maximum + g * LANES, top[g]);
     }
 }
@@ -113,27 +113,28 @@ static inline __attribute__((always_inline)) void score_keys(const float *qt,
 typedef void score_kernel(const float *qt, const float *const *key, int64_t dim, float scale,
                           float *s, float *maximum);
 
-#define SCORE_KERNEL(n, run)                                                             \
-    static void score_##n##_##run(const float *qt, const float *const *key, int64_t dim, \
-                                  float scale, float *s, float *maximum)                 \
-    {                                                                                    \
-        score_keys(qt, key, dim, scale, n, run, s, maximum);                             \
+#define SCORE_KERNEL(n)                                                                       \
+    static void score_##n(const float *qt, const float *const *key, int64_t dim, float scale, \
+                          float *s, float *maximum)                                           \
+    {                                                                                         \
+        score_keys(qt, key, dim, scale, n, true, s, maximum);                                 \
+    }                                                                                         \
+    static void score_alone_##n(const float *qt, const float *const *key, int64_t dim,        \
+                                float scale, float *s, float *maximum)                        \
+    {                                                                                         \
+        score_keys(qt, key, dim, scale, n, false, s, maximum);                                \
     }
-SCORE_KERNEL(1, RUN)
-SCORE_KERNEL(2, RUN)
-SCORE_KERNEL(3, RUN)
-SCORE_KERNEL(4, RUN)
-SCORE_KERNEL(1, LONG_RUN)
-SCORE_KERNEL(2, LONG_RUN)
-SCORE_KERNEL(3, LONG_RUN)
-SCORE_KERNEL(4, LONG_RUN)
+SCORE_KERNEL(1)
+SCORE_KERNEL(2)
+SCORE_KERNEL(3)
+SCORE_KERNEL(4)
 
 static void scores(const attn_flash_tile *tile, const float *qt, const float *k, int64_t stride,
                    int64_t dim, float scale, float *s, float *maximum)
 {
     static score_kernel *const kernels[2][4] = {
-        {score_1_RUN, score_2_RUN, score_3_RUN, score_4_RUN},
-        {score_1_LONG_RUN, score_2_LONG_RUN, score_3_LONG_RUN, score_4_LONG_RUN},
+        {score_1, score_2, score_3, score_4},
+        {score_alone_1, score_alone_2, score_alone_3, score_alone_4},
     };
     assert(tile->rows >= 1 && tile->rows <= ROWS && tile->keys >= 1 && dim >= 1);
     for (int32_t j = 0; j < tile->keys; j += KEYS) {
