@@ -70,6 +70,15 @@ ATTN_API const char *attn_status_string(attn_status status);
 ATTN_API const char *attn_last_error(void);
 
 /**
+ * Reads options as every attn function does, for libraries built on attn: *known, of known_size bytes, holds the defaults (what `init` returns); the
+ * given struct's bytes, as many as its struct_size says, go over them. A smaller struct_size is an older caller, for whom what it lacks keeps its
+ * default; a larger one is a newer caller, understood as long as all that this library does not know is zero. `given` NULL leaves the defaults.
+ * Errors name `name` and `init`: ARGUMENT where struct_size is none, UNSUPPORTED where something unknown is set.
+ */
+ATTN_API attn_status attn_take_struct(const char *name, const char *init, const void *given,
+                                      void *known, size_t known_size);
+
+/**
  * Records a failure on the calling thread and returns `status`: for libraries built on attn, so that
  * attn_last_error() tells their failures too. `format` as printf's; texts beyond 1023 bytes are cut.
  */

@@ -3,29 +3,6 @@
 
 #include <string.h>
 
-attn_status sdpa_take_struct(const char *name, const char *init, const void *given, void *known,
-                             size_t known_size)
-{
-    size_t size;
-    memcpy(&size, given, sizeof size);
-    if (size < sizeof size || size > 65536) {
-        return attn_fail(ATTN_ERR_ARGUMENT,
-                         "%s: struct_size is %zu but must be sizeof the struct; start from %s()",
-                         name, size, init);
-    }
-    memset(known, 0, known_size);
-    memcpy(known, given, size < known_size ? size : known_size);
-    for (size_t n = known_size; n < size; n++) {
-        if (((const unsigned char *)given)[n] != 0) {
-            return attn_fail(ATTN_ERR_UNSUPPORTED,
-                             "%s: byte %zu is set but this library (%s) knows only the first %zu; "
-                             "use a newer libattn or leave what is new at zero",
-                             name, n, attn_version(), known_size);
-        }
-    }
-    return ATTN_OK;
-}
-
 attn_status sdpa_take_rows(const char *name, const attn_view *given, int ndim, bool output,
                            const sdpa_call *call, attn_view *taken)
 {

@@ -8,14 +8,6 @@
 #include "attention/views.h"
 
 /**
- * Structs that can grow: a smaller struct_size is an older caller, whose missing tail is zeros,
- * that is, defaults; a larger one a newer caller, understood as long as it uses nothing that this
- * library does not know.
- */
-attn_status sdpa_take_struct(const char *name, const char *init, const void *given, void *known,
-                             size_t known_size);
-
-/**
  * lse, weights, dlse: [batch, heads_q, len_q (, len_k)] in the type of the arithmetic, `ndim` 3 or
  * 4. NULL leaves *taken as it is.
  */

@@ -362,7 +362,7 @@ attn_status sdpa_validate(attn_context *context, const attn_sdpa_options *option
                           bool cached, sdpa_call *call)
 {
     attn_sdpa_options o = attn_sdpa_options_init();
-    attn_kv_view cache;
+    attn_kv_view cache = {0};
     memset(call, 0, sizeof *call);
     if (!context || !q || !kv || !out) {
         return attn_fail(ATTN_ERR_ARGUMENT, "%s: is NULL but must be given",
@@ -371,12 +371,9 @@ attn_status sdpa_validate(attn_context *context, const attn_sdpa_options *option
                          : !kv    ? "kv"
                                   : "out");
     }
-    attn_status s = ATTN_OK;
-    if (options) {
-        s = sdpa_take_struct("options", "attn_sdpa_options_init", options, &o, sizeof o);
-    }
+    attn_status s = attn_take_struct("options", "attn_sdpa_options_init", options, &o, sizeof o);
     if (s == ATTN_OK) {
-        s = sdpa_take_struct("kv", "attn_kv_view_init", kv, &cache, sizeof cache);
+        s = attn_take_struct("kv", "attn_kv_view_init", kv, &cache, sizeof cache);
     }
     if (s == ATTN_OK) {
         s = check_unsupported(&o);

@@ -162,11 +162,11 @@ attn_status sdpa_validate_backward(attn_context *context, const attn_sdpa_option
     attn_sdpa_gradients g = attn_sdpa_gradients_init();
     *call = (sdpa_backward_call){0};
     attn_status s = check_given(given, names, (int)(sizeof given / sizeof *given));
-    if (s == ATTN_OK && options) {
-        s = sdpa_take_struct("options", "attn_sdpa_options_init", options, &o, sizeof o);
+    if (s == ATTN_OK) {
+        s = attn_take_struct("options", "attn_sdpa_options_init", options, &o, sizeof o);
     }
     if (s == ATTN_OK) {
-        s = sdpa_take_struct("gradients", "attn_sdpa_gradients_init", gradients, &g, sizeof g);
+        s = attn_take_struct("gradients", "attn_sdpa_gradients_init", gradients, &g, sizeof g);
     }
     if (s == ATTN_OK) {
         s = check_options(&o);

@@ -1,10 +1,11 @@
 /**
- * status.c: statuses in words, and the thread's last error.
+ * status.c: statuses in words, structs that can grow, and the thread's last error.
  */
 #include <attn/base.h>
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 static _Thread_local char last_error[1024];
 
@@ -18,6 +19,33 @@ attn_status attn_fail(attn_status status, const char *format, ...)
     va_end(arguments);
     snprintf(last_error, sizeof last_error, "%s", text);
     return status;
+}
+
+attn_status attn_take_struct(const char *name, const char *init, const void *given, void *known,
+                             size_t known_size)
+{
+    enum { MOST = 65536 }; /* no struct is larger: what says so was never initialised */
+    size_t size;
+    if (!given) {
+        return ATTN_OK;
+    }
+    memcpy(&size, given, sizeof size);
+    if (size < sizeof size || size > MOST) {
+        return attn_fail(ATTN_ERR_ARGUMENT,
+                         "%s: struct_size is %zu but must be sizeof the struct; start from %s()",
+                         name, size, init);
+    }
+    memcpy(known, given, size < known_size ? size : known_size);
+    memcpy(known, &known_size, sizeof known_size);
+    for (size_t n = known_size; n < size; n++) {
+        if (((const unsigned char *)given)[n] != 0) {
+            return attn_fail(ATTN_ERR_UNSUPPORTED,
+                             "%s: byte %zu is set but this library (%s) knows only the first %zu; "
+                             "use a newer libattn or leave what is new at zero",
+                             name, n, attn_version(), known_size);
+        }
+    }
+    return ATTN_OK;
 }
 
 const char *attn_last_error(void)

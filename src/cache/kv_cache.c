@@ -126,16 +126,14 @@ attn_status attn_kv_cache_create(attn_context *context, const attn_kv_cache_opti
                          context ? "options" : "context");
     }
     attn_kv_cache_options options = attn_kv_cache_options_init();
-    if (given->struct_size < sizeof(size_t) || given->struct_size > sizeof options) {
-        return attn_fail(ATTN_ERR_ARGUMENT,
-                         "options: struct_size is %zu, this library knows up to %zu; start from "
-                         "attn_kv_cache_options_init()",
-                         given->struct_size, sizeof options);
+    attn_status status =
+        attn_take_struct("options", "attn_kv_cache_options_init", given, &options, sizeof options);
+    if (status != ATTN_OK) {
+        return status;
     }
-    memcpy(&options, given, given->struct_size);
     options.dim_v = options.dim_v == 0 ? options.dim_qk : options.dim_v;
     int64_t capacity = 0;
-    attn_status status = check_sizes(&options);
+    status = check_sizes(&options);
     if (status == ATTN_OK) {
         status = find_capacity(&options, &capacity);
     }

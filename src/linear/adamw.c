@@ -23,16 +23,6 @@ attn_adamw_options attn_adamw_options_init(void)
 
 static attn_status check_options(const attn_adamw_options *o)
 {
-    if (!o) {
-        return attn_fail(ATTN_ERR_ARGUMENT,
-                         "options: must not be NULL; start from attn_adamw_options_init()");
-    }
-    if (o->struct_size != sizeof *o) {
-        return attn_fail(ATTN_ERR_ARGUMENT,
-                         "options: struct_size is %zu, this library knows %zu; start from "
-                         "attn_adamw_options_init()",
-                         o->struct_size, sizeof *o);
-    }
     if (!(o->beta1 >= 0.0 && o->beta1 < 1.0 && o->beta2 >= 0.0 && o->beta2 < 1.0)) {
         return attn_fail(ATTN_ERR_ARGUMENT, "beta1 and beta2: %g and %g must be in [0, 1)",
                          o->beta1, o->beta2);
@@ -75,27 +65,34 @@ attn_status attn_adamw(attn_context *context, const attn_adamw_options *options,
 {
     const attn_elements_view views[] = {
         {"p", p, true}, {"g", g, false}, {"m", m, true}, {"v", v, true}};
+    attn_adamw_options o = attn_adamw_options_init();
     attn_elements e;
-    attn_status status = check_options(options);
+    attn_status status =
+        options ? attn_take_struct("options", "attn_adamw_options_init", options, &o, sizeof o)
+                : attn_fail(ATTN_ERR_ARGUMENT, "options: must not be NULL; start from "
+                                               "attn_adamw_options_init()");
+    if (status == ATTN_OK) {
+        status = check_options(&o);
+    }
     if (status == ATTN_OK) {
         status = attn_elements_make(context, 4, views, true, &e);
     }
     if (status != ATTN_OK) {
         return status;
     }
-    double step = (double)options->step;
+    double step = (double)o.step;
     adamw_call c = {.kernels = attn_adamw_table_for(attn_context_isa(context)),
                     .f64 = e.dtype == ATTN_F64};
     c.factors = (attn_adamw_factors){
-        .grad_scale = options->grad_scale,
-        .beta1 = options->beta1,
-        .rest1 = 1.0 - options->beta1,
-        .beta2 = options->beta2,
-        .rest2 = 1.0 - options->beta2,
-        .decay = options->lr * options->weight_decay,
-        .rate = options->lr / (1.0 - pow(options->beta1, step)),
-        .correct2 = 1.0 / (1.0 - pow(options->beta2, step)),
-        .eps = options->eps,
+        .grad_scale = o.grad_scale,
+        .beta1 = o.beta1,
+        .rest1 = 1.0 - o.beta1,
+        .beta2 = o.beta2,
+        .rest2 = 1.0 - o.beta2,
+        .decay = o.lr * o.weight_decay,
+        .rate = o.lr / (1.0 - pow(o.beta1, step)),
+        .correct2 = 1.0 / (1.0 - pow(o.beta2, step)),
+        .eps = o.eps,
     };
     attn_elements_run(context, &e, ATTN_ELEMENTS_PIECE, adamw_run, &c);
     return ATTN_OK;

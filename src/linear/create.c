@@ -205,14 +205,10 @@ static attn_status check_options(const attn_linear_options *given, attn_weight_t
                                  bool *int8, bool *refine)
 {
     attn_linear_options options = attn_linear_options_init();
-    if (given) {
-        if (given->struct_size < sizeof(size_t) || given->struct_size > sizeof options) {
-            return attn_fail(ATTN_ERR_ARGUMENT,
-                             "options: struct_size is %zu, this library knows up to %zu; start "
-                             "from attn_linear_options_init()",
-                             given->struct_size, sizeof options);
-        }
-        memcpy(&options, given, given->struct_size);
+    attn_status status =
+        attn_take_struct("options", "attn_linear_options_init", given, &options, sizeof options);
+    if (status != ATTN_OK) {
+        return status;
     }
     bool quantised = attn_weight_block(type) > 1;
     switch (options.activations) {

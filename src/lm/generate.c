@@ -226,9 +226,14 @@ attn_status attn_generate(attn_session *session, const attn_tokenizer *tokenizer
         return attn_fail(ATTN_ERR_ARGUMENT, "generation: NULL; give one to fill");
     }
     memset(generation, 0, sizeof *generation);
-    attn_generate_options defaults = attn_generate_options_init();
-    options = options ? options : &defaults;
-    attn_status s = check(session, tokenizer, sampler, options, prompt, count);
+    attn_generate_options taken = attn_generate_options_init();
+    attn_status s =
+        attn_take_struct("options", "attn_generate_options_init", options, &taken, sizeof taken);
+    if (s != ATTN_OK) {
+        return s;
+    }
+    options = &taken;
+    s = check(session, tokenizer, sampler, options, prompt, count);
     if (s != ATTN_OK) {
         return s;
     }

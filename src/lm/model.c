@@ -137,7 +137,7 @@ static attn_status load_all(attn_model *model, const attn_gguf *file,
 attn_status attn_model_load(attn_context *context, const attn_gguf *file,
                             const attn_model_options *options, attn_model **model)
 {
-    attn_model_options defaults = attn_model_options_init();
+    attn_model_options o = attn_model_options_init();
     if (model == NULL) {
         return attn_fail(ATTN_ERR_ARGUMENT, "model: NULL; give the address of a pointer");
     }
@@ -145,13 +145,16 @@ attn_status attn_model_load(attn_context *context, const attn_gguf *file,
     if (context == NULL || file == NULL) {
         return attn_fail(ATTN_ERR_ARGUMENT, "%s: NULL", context ? "file" : "context");
     }
-    options = options ? options : &defaults;
-    if ((unsigned)options->activations > ATTN_ACTIVATIONS_INT8) {
+    attn_status s = attn_take_struct("options", "attn_model_options_init", options, &o, sizeof o);
+    if (s != ATTN_OK) {
+        return s;
+    }
+    if ((unsigned)o.activations > ATTN_ACTIVATIONS_INT8) {
         return attn_fail(ATTN_ERR_ARGUMENT, "activations: %d is no attn_activations",
-                         (int)options->activations);
+                         (int)o.activations);
     }
     attn_model_config config;
-    attn_status s = attn_model_config_read(file, &config);
+    s = attn_model_config_read(file, &config);
     if (s != ATTN_OK) {
         return s;
     }
@@ -161,8 +164,8 @@ attn_status attn_model_load(attn_context *context, const attn_gguf *file,
     }
     m->context = context;
     m->config = config;
-    m->activations = options->activations;
-    s = load_all(m, file, options);
+    m->activations = o.activations;
+    s = load_all(m, file, &o);
     if (s != ATTN_OK) {
         attn_model_destroy(m);
         return s;

@@ -143,8 +143,7 @@ static attn_status open_both(const char *path, const attn_model_open_options *op
 attn_status attn_model_open(const char *path, const attn_model_open_options *options,
                             attn_gguf **file)
 {
-    attn_model_open_options defaults = attn_model_open_options_init();
-    options = options ? options : &defaults;
+    attn_model_open_options o = attn_model_open_options_init();
     if (!file) {
         return attn_fail(ATTN_ERR_ARGUMENT, "file: NULL; give the address of an attn_gguf pointer");
     }
@@ -152,17 +151,22 @@ attn_status attn_model_open(const char *path, const attn_model_open_options *opt
     if (!path) {
         return attn_fail(ATTN_ERR_ARGUMENT, "path: NULL; give the path of a model file");
     }
-    if (options->adapter) {
-        return open_both(path, options, file);
+    attn_status status =
+        attn_take_struct("options", "attn_model_open_options_init", options, &o, sizeof o);
+    if (status != ATTN_OK) {
+        return status;
+    }
+    if (o.adapter) {
+        return open_both(path, &o, file);
     }
     if (!looks_like_safetensors(path)) {
         return attn_gguf_open(path, file);
     }
     attn_safetensors *from;
-    attn_status status = attn_safetensors_open(path, &from);
+    status = attn_safetensors_open(path, &from);
     if (status != ATTN_OK) {
         return status;
     }
-    return attn_safetensors_metadata(from, ADAPTER_KEY) ? open_adapter(path, from, options, file)
+    return attn_safetensors_metadata(from, ADAPTER_KEY) ? open_adapter(path, from, &o, file)
                                                         : open_base(path, from, file);
 }

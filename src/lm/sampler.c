@@ -74,22 +74,16 @@ attn_status attn_sampler_create(const attn_sampler_options *options, int64_t voc
     }
     *sampler = NULL;
     attn_sampler_options o = attn_sampler_options_init();
-    if (options) {
-        /* Smaller: an older caller, for whom what it lacks keeps its default. */
-        if (options->struct_size < sizeof o.struct_size || options->struct_size > sizeof o) {
-            return attn_fail(
-                ATTN_ERR_ARGUMENT,
-                "options: struct_size is %zu, this library knows up to %zu; start from "
-                "attn_sampler_options_init()",
-                options->struct_size, sizeof o);
-        }
-        memcpy(&o, options, options->struct_size);
+    attn_status status =
+        attn_take_struct("options", "attn_sampler_options_init", options, &o, sizeof o);
+    if (status != ATTN_OK) {
+        return status;
     }
     if (vocab < 1 || vocab > INT32_MAX) {
         return attn_fail(ATTN_ERR_ARGUMENT, "vocab: %lld; it must be from 1 to 2^31 − 1",
                          (long long)vocab);
     }
-    attn_status status = check_options(&o);
+    status = check_options(&o);
     if (status != ATTN_OK) {
         return status;
     }

@@ -120,8 +120,12 @@ attn_status attn_session_create(attn_context *context, const attn_model *model,
     if (context == NULL || model == NULL) {
         return attn_fail(ATTN_ERR_ARGUMENT, "%s: NULL", context ? "model" : "context");
     }
-    attn_session_options o = options ? *options : attn_session_options_init();
-    attn_status status = check_options(model, &o);
+    attn_session_options o = attn_session_options_init();
+    attn_status status =
+        attn_take_struct("options", "attn_session_options_init", options, &o, sizeof o);
+    if (status == ATTN_OK) {
+        status = check_options(model, &o);
+    }
     if (status != ATTN_OK) {
         return status;
     }

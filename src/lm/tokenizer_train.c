@@ -23,9 +23,9 @@ attn_tokenizer_train_options attn_tokenizer_train_options_init(void)
     return options;
 }
 
-static attn_status check_arguments(const char *text, size_t size,
-                                   const attn_tokenizer_train_options *options,
-                                   attn_tokenizer **tokenizer)
+static attn_status take_arguments(const char *text, size_t size,
+                                  const attn_tokenizer_train_options *options,
+                                  attn_tokenizer_train_options *taken, attn_tokenizer **tokenizer)
 {
     if (!tokenizer) {
         return attn_fail(ATTN_ERR_ARGUMENT, "tokenizer: NULL; give the address of a pointer");
@@ -40,15 +40,20 @@ static attn_status check_arguments(const char *text, size_t size,
                          "size: %zu bytes of text; at most 2^31 − 2 can be trained on, give a part",
                          size);
     }
-    const char *end = options->end_text;
+    attn_status status = attn_take_struct("options", "attn_tokenizer_train_options_init", options,
+                                          taken, sizeof *taken);
+    if (status != ATTN_OK) {
+        return status;
+    }
+    const char *end = taken->end_text;
     if (end && (end[0] == '\0' || utf8_valid_prefix(end, strlen(end)) != strlen(end))) {
         return attn_fail(ATTN_ERR_ARGUMENT, "end_text: %s; give a text such as <|endoftext|>",
                          end[0] ? "not valid UTF-8" : "empty");
     }
-    if (options->vocab < 0 || options->vocab > INT32_MAX - 1 || options->min_count < 0) {
+    if (taken->vocab < 0 || taken->vocab > INT32_MAX - 1 || taken->min_count < 0) {
         return attn_fail(ATTN_ERR_ARGUMENT, "%s: %lld, which is no count of tokens",
-                         options->min_count < 0 ? "min_count" : "vocab",
-                         (long long)(options->min_count < 0 ? options->min_count : options->vocab));
+                         taken->min_count < 0 ? "min_count" : "vocab",
+                         (long long)(taken->min_count < 0 ? taken->min_count : taken->vocab));
     }
     return ATTN_OK;
 }
@@ -118,9 +123,9 @@ attn_status attn_tokenizer_train_bpe(const char *text, size_t size,
                                      const attn_tokenizer_train_options *options,
                                      attn_tokenizer **tokenizer)
 {
-    attn_tokenizer_train_options defaults = attn_tokenizer_train_options_init();
-    options = options ? options : &defaults;
-    attn_status status = check_arguments(text, size, options, tokenizer);
+    attn_tokenizer_train_options taken = attn_tokenizer_train_options_init();
+    attn_status status = take_arguments(text, size, options, &taken, tokenizer);
+    options = &taken;
     if (status != ATTN_OK) {
         return status;
     }
@@ -242,9 +247,9 @@ attn_status attn_tokenizer_train_chars(const char *text, size_t size,
                                        const attn_tokenizer_train_options *options,
                                        attn_tokenizer **tokenizer)
 {
-    attn_tokenizer_train_options defaults = attn_tokenizer_train_options_init();
-    options = options ? options : &defaults;
-    attn_status status = check_arguments(text, size, options, tokenizer);
+    attn_tokenizer_train_options taken = attn_tokenizer_train_options_init();
+    attn_status status = take_arguments(text, size, options, &taken, tokenizer);
+    options = &taken;
     if (status != ATTN_OK) {
         return status;
     }

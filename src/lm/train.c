@@ -119,20 +119,22 @@ attn_status attn_trainer_create(attn_context *context, const attn_trainer_option
         return attn_fail(ATTN_ERR_ARGUMENT,
                          context ? "gpt: must be a model of attn_gpt_create" : "context: is NULL");
     }
-    if (options && options->struct_size != sizeof *options) {
-        return attn_fail(ATTN_ERR_ARGUMENT, "options: start from attn_trainer_options_init()");
+    attn_trainer_options o = attn_trainer_options_init();
+    attn_status s = attn_take_struct("options", "attn_trainer_options_init", options, &o, sizeof o);
+    if (s != ATTN_OK) {
+        return s;
     }
     attn_trainer *t = calloc(1, sizeof *t);
     if (t == NULL) {
         return attn_fail(ATTN_ERR_NO_MEMORY, "not enough memory for a trainer");
     }
-    t->options = options ? *options : attn_trainer_options_init();
+    t->options = o;
     t->options.context = t->options.context == 0 ? model->context : t->options.context;
     t->context = context;
     t->gpt = gpt;
     t->model = model;
     t->tokens = tokens;
-    attn_status s = check_options(&t->options, model);
+    s = check_options(&t->options, model);
     s = s ? s : check_text(t, count);
     s = s ? s : attn_tape_create(context, &t->tape);
     s = s ? s : make_optimizer(t);

@@ -128,16 +128,12 @@ static attn_status check_gradients(backward_call *b, const attn_multihead_gradie
     const multihead_call *c = &b->call;
     attn_multihead_gradients *g = &b->wanted;
     *g = attn_multihead_gradients_init();
-    if (given) {
-        if (given->struct_size < sizeof(size_t) || given->struct_size > sizeof *g) {
-            return attn_fail(ATTN_ERR_ARGUMENT,
-                             "gradients: struct_size is %zu, this library knows up to %zu; start "
-                             "from attn_multihead_gradients_init()",
-                             given->struct_size, sizeof *g);
-        }
-        memcpy(g, given, given->struct_size);
+    attn_status status =
+        attn_take_struct("gradients", "attn_multihead_gradients_init", given, g, sizeof *g);
+    if (status != ATTN_OK) {
+        return status;
     }
-    attn_status status = check_gradient("dquery", &g->dquery, "query", &c->query, true);
+    status = check_gradient("dquery", &g->dquery, "query", &c->query, true);
     if (status == ATTN_OK) {
         status = check_gradient("dkey", &g->dkey, "key", &c->key, b->has_key);
     }

@@ -274,20 +274,15 @@ attn_status multihead_check(attn_context *context, const attn_multihead *layer,
                              .layer = layer,
                              .o = attn_multihead_forward_options_init(),
                              .backward = backward};
-    if (options) {
-        if (options->struct_size < sizeof(size_t) || options->struct_size > sizeof call->o) {
-            return attn_fail(
-                ATTN_ERR_ARGUMENT,
-                "options: struct_size is %zu, this library knows up to %zu; start from "
-                "attn_multihead_forward_options_init()",
-                options->struct_size, sizeof call->o);
-        }
-        memcpy(&call->o, options, options->struct_size);
+    attn_status status = attn_take_struct("options", "attn_multihead_forward_options_init", options,
+                                          &call->o, sizeof call->o);
+    if (status != ATTN_OK) {
+        return status;
     }
     if (backward) {
         call->o.need_weights = ATTN_WEIGHTS_NONE;
     }
-    attn_status status = check_inputs(call, query, key, value, out);
+    status = check_inputs(call, query, key, value, out);
     if (status == ATTN_OK) {
         status = check_lengths("lengths_q", call->o.lengths_q, call->batch, call->len_q);
     }

@@ -129,13 +129,11 @@ static attn_status create_projection(attn_multihead *layer, int which, uint64_t 
 static attn_status read_options(const attn_multihead_options *given, attn_multihead_options *o)
 {
     *o = attn_multihead_options_init();
-    if (given->struct_size < sizeof(size_t) || given->struct_size > sizeof *o) {
-        return attn_fail(ATTN_ERR_ARGUMENT,
-                         "options: struct_size is %zu, this library knows up to %zu; start from "
-                         "attn_multihead_options_init()",
-                         given->struct_size, sizeof *o);
+    attn_status status =
+        attn_take_struct("options", "attn_multihead_options_init", given, o, sizeof *o);
+    if (status != ATTN_OK) {
+        return status;
     }
-    memcpy(o, given, given->struct_size);
     o->num_kv_heads = o->num_kv_heads == 0 ? o->num_heads : o->num_kv_heads;
     o->kdim = o->kdim == 0 ? o->embed_dim : o->kdim;
     o->vdim = o->vdim == 0 ? o->embed_dim : o->vdim;

@@ -155,14 +155,17 @@ attn_status attn_nn_attention_create(const attn_nn_options *options,
         status = attn_fail(ATTN_ERR_ARGUMENT, "attention: NULL; set dim and heads, for example 64 "
                                               "and 4");
     }
+    attn_nn_attention_options o = attn_nn_attention_options_init();
+    if (status == ATTN_OK) {
+        status = attn_take_struct("attention", "attn_nn_attention_options_init", attention, &o,
+                                  sizeof o);
+    }
     if (status == ATTN_OK) {
         status = nn_options(options, &full);
     }
-    if (status != ATTN_OK) {
-        return status;
+    if (status == ATTN_OK) {
+        status = check_options(&o);
     }
-    attn_nn_attention_options o = *attention;
-    status = check_options(&o);
     if (status == ATTN_OK && o.naming == ATTN_NAMES_GPT2 && o.kv_dim != o.dim) {
         status = attn_fail(ATTN_ERR_UNSUPPORTED,
                            "naming: GPT2 keeps q, k and v in one matrix, which needs kv_dim %lld "
@@ -243,18 +246,16 @@ static bool check_shapes(attn_tape *tape, const attn_nn_attention_options *o, co
 static attn_sdpa_options sdpa_options(const attn_module *module, const attn_nn_attend *attend)
 {
     attn_sdpa_options o = attn_sdpa_options_init();
-    if (attend) {
-        o.causal = attend->causal;
-        o.has_window = attend->has_window;
-        o.window_left = attend->window_left;
-        o.window_right = attend->window_right;
-        o.mask = attend->mask;
-        o.lengths_q = attend->lengths_q;
-        o.lengths_k = attend->lengths_k;
-    }
+    o.causal = attend->causal;
+    o.has_window = attend->has_window;
+    o.window_left = attend->window_left;
+    o.window_right = attend->window_right;
+    o.mask = attend->mask;
+    o.lengths_q = attend->lengths_q;
+    o.lengths_k = attend->lengths_k;
     if (module->training) {
         o.dropout = module->as.attention.options.dropout;
-        o.dropout_seed = attend ? attend->dropout_seed : 0;
+        o.dropout_seed = attend->dropout_seed;
     }
     return o;
 }
@@ -287,12 +288,17 @@ attn_tensor *attn_nn_attention(attn_tape *tape, attn_module *module, const attn_
     if (!check_shapes(tape, o, x, memory, a->qkv != NULL)) {
         return NULL;
     }
-    attn_sdpa_options options = sdpa_options(module, attend);
+    attn_nn_attend taken = attn_nn_attend_init();
+    attn_status status =
+        attn_take_struct("attend", "attn_nn_attend_init", attend, &taken, sizeof taken);
+    if (status != ATTN_OK) {
+        return attn_tape_fail(tape, status);
+    }
+    attn_sdpa_options options = sdpa_options(module, &taken);
     attn_view slopes = attn_tensor_view(a->slopes);
     options.alibi = a->slopes ? &slopes : NULL;
     bool rotated = o->position == ATTN_POSITION_ROPE;
-    const attn_tensor_rotation rotation = {.positions =
-                                               attend && memory == x ? attend->positions : NULL,
+    const attn_tensor_rotation rotation = {.positions = memory == x ? taken.positions : NULL,
                                            .theta = o->rope_theta,
                                            .pairing = o->rope_pairing};
     attn_tensor *out, *joined = project_joined(tape, a, x, memory);

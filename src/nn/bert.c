@@ -22,12 +22,17 @@ static attn_status complete(const attn_bert_options *options, attn_bert_options 
         return attn_fail(ATTN_ERR_ARGUMENT,
                          "options: NULL; start from attn_bert_options_init() and set vocab");
     }
-    *full = *options;
+    *full = attn_bert_options_init();
+    attn_status status =
+        attn_take_struct("options", "attn_bert_options_init", options, full, sizeof *full);
+    if (status != ATTN_OK) {
+        return status;
+    }
     full->dtype = full->dtype == ATTN_DTYPE_NONE ? ATTN_F32 : full->dtype;
     full->ffn = full->ffn ? full->ffn : 4 * full->dim;
     full->segments = full->segments ? full->segments : 2;
     full->norm_eps = full->norm_eps > 0.0 ? full->norm_eps : 1e-12;
-    attn_status status = nn_positive("vocab", full->vocab, "30522");
+    status = nn_positive("vocab", full->vocab, "30522");
     if (status == ATTN_OK) {
         status = nn_positive("layers", full->layers, "6");
     }

@@ -89,6 +89,12 @@ attn_status attn_nn_block_create(const attn_nn_options *options, const attn_nn_b
         status = attn_fail(ATTN_ERR_ARGUMENT, "block: NULL; set attention.dim and attention.heads, "
                                               "for example 64 and 4");
     }
+    attn_nn_block_options taken = attn_nn_block_options_init();
+    if (status == ATTN_OK) {
+        status =
+            attn_take_struct("block", "attn_nn_block_options_init", block, &taken, sizeof taken);
+    }
+    block = &taken;
     if (status == ATTN_OK) {
         status = nn_options(options, &full);
     }

@@ -51,10 +51,15 @@ attn_status nn_gpt_complete(const attn_gpt_options *options, attn_gpt_options *f
         return attn_fail(ATTN_ERR_ARGUMENT,
                          "options: NULL; start from attn_gpt_options_init() and set vocab");
     }
-    attn_gpt_options o = *options;
+    attn_gpt_options o = attn_gpt_options_init();
+    attn_status status =
+        attn_take_struct("options", "attn_gpt_options_init", options, &o, sizeof o);
+    if (status != ATTN_OK) {
+        return status;
+    }
     o.dtype = o.dtype == ATTN_DTYPE_NONE ? ATTN_F32 : o.dtype;
     attn_nn_attention_options a = nn_gpt_attention(&o);
-    attn_status status = check_kinds(&o);
+    status = check_kinds(&o);
     if (status == ATTN_OK) {
         status = nn_positive("vocab", o.vocab, "256 for bytes");
     }

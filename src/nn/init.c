@@ -21,7 +21,12 @@ uint64_t nn_mix(uint64_t seed, uint64_t index)
 
 attn_status nn_options(const attn_nn_options *options, attn_nn_options *full)
 {
-    *full = options ? *options : attn_nn_options_init();
+    *full = attn_nn_options_init();
+    attn_status status =
+        attn_take_struct("options", "attn_nn_options_init", options, full, sizeof *full);
+    if (status != ATTN_OK) {
+        return status;
+    }
     if (full->dtype == ATTN_DTYPE_NONE) {
         full->dtype = ATTN_F32;
     }

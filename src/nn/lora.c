@@ -135,12 +135,16 @@ static attn_status check_apply(const attn_module *module, const attn_lora_option
 
 attn_status attn_lora_apply(attn_module *module, const attn_lora_options *options, int *count)
 {
-    attn_lora_options defaults = attn_lora_options_init();
-    apply_call call = {.options = options ? options : &defaults};
+    attn_lora_options o = attn_lora_options_init();
+    apply_call call = {.options = &o};
     if (count) {
         *count = 0;
     }
-    attn_status status = check_apply(module, call.options);
+    attn_status status =
+        attn_take_struct("options", "attn_lora_options_init", options, &o, sizeof o);
+    if (status == ATTN_OK) {
+        status = check_apply(module, &o);
+    }
     if (status == ATTN_OK) {
         status = each_linear(module, survey, &call);
     }

@@ -45,7 +45,7 @@ static attn_status check_options(const attn_optimizer_options *o)
 attn_status attn_optimizer_create(attn_context *context, const attn_optimizer_options *options,
                                   attn_optimizer **optimizer)
 {
-    attn_optimizer_options o = options ? *options : attn_optimizer_options_init();
+    attn_optimizer_options o = attn_optimizer_options_init();
     if (!optimizer) {
         return attn_fail(ATTN_ERR_ARGUMENT, "optimizer: NULL; give the address of a pointer");
     }
@@ -53,7 +53,11 @@ attn_status attn_optimizer_create(attn_context *context, const attn_optimizer_op
     if (!context) {
         return attn_fail(ATTN_ERR_ARGUMENT, "context: must not be NULL");
     }
-    attn_status status = check_options(&o);
+    attn_status status =
+        attn_take_struct("options", "attn_optimizer_options_init", options, &o, sizeof o);
+    if (status == ATTN_OK) {
+        status = check_options(&o);
+    }
     if (status != ATTN_OK) {
         return status;
     }

@@ -82,9 +82,13 @@ static attn_status step_sgd(const attn_optimizer *optimizer, const optimizer_ent
 attn_status attn_optimizer_step(attn_optimizer *optimizer, const attn_step_options *options,
                                 double *norm)
 {
-    attn_step_options o = options ? *options : attn_step_options_init();
+    attn_step_options o = attn_step_options_init();
     double size = 0.0;
-    attn_status status = check_step(optimizer, &o);
+    attn_status status =
+        attn_take_struct("options", "attn_step_options_init", options, &o, sizeof o);
+    if (status == ATTN_OK) {
+        status = check_step(optimizer, &o);
+    }
     if (status == ATTN_OK) {
         status = global_norm(optimizer, o.grad_scale, &size);
     }

@@ -32,12 +32,6 @@ static void run_on_pool(void *user, int64_t count,
 
 static attn_status check_options(const attn_context_options *options)
 {
-    if (options->struct_size < sizeof(size_t) || options->struct_size > sizeof *options) {
-        return attn_fail(ATTN_ERR_ARGUMENT,
-                         "options: struct_size is %zu, this library knows up to %zu; start from "
-                         "attn_context_options_init()",
-                         options->struct_size, sizeof *options);
-    }
     if (options->threads < 0 || options->threads > 1024) {
         return attn_fail(ATTN_ERR_ARGUMENT,
                          "threads: %d is not in 0 … 1024; 0 takes the processors this process may "
@@ -64,15 +58,15 @@ attn_status attn_context_create(const attn_context_options *given, attn_context 
     }
     *out = NULL;
     attn_context_options options = attn_context_options_init();
-    if (given) {
-        attn_status status = check_options(given);
-        if (status != ATTN_OK) {
-            return status;
-        }
-        memcpy(&options, given, given->struct_size);
-    }
     attn_isa isa;
-    attn_status status = attn_cpu_choose(options.isa, &isa);
+    attn_status status =
+        attn_take_struct("options", "attn_context_options_init", given, &options, sizeof options);
+    if (status == ATTN_OK) {
+        status = check_options(&options);
+    }
+    if (status == ATTN_OK) {
+        status = attn_cpu_choose(options.isa, &isa);
+    }
     if (status != ATTN_OK) {
         return status;
     }

@@ -37,10 +37,10 @@ attn_sdpa_options *attn_op_keep_options(attn_tape *tape, const attn_sdpa_options
                                         int64_t batch)
 {
     attn_sdpa_options o = attn_sdpa_options_init();
-    if (given) {
-        size_t size = given->struct_size < sizeof o ? given->struct_size : sizeof o;
-        memcpy(&o, given, size);
-        o.struct_size = sizeof o;
+    attn_status status = attn_take_struct("options", "attn_sdpa_options_init", given, &o, sizeof o);
+    if (status != ATTN_OK) {
+        attn_tape_fail(tape, status);
+        return NULL;
     }
     int64_t offsets = o.q_offset_count > batch ? batch : o.q_offset_count;
     batch = batch > 0 ? batch : 0;
