@@ -190,13 +190,14 @@ class Runs(Case):
         """Few steps fit: they rise for a tenth of them at most, and the rate has fallen by the end; the file keeps what was chosen."""
         words = [*SMALL[:-2], "--batch", 64, "--log-every", 1, "--json"]
         out = events(self.succeeds(self.train(*words, "--max-minutes", "0.04")))
-        chosen = [e for e in out if e["event"] == "steps"][-1]
+        fits = [e for e in out if e["event"] == "steps"]
+        chosen = fits[-1]
         rates = [e["lr"] for e in out if e["event"] == "step"]
-        self.assertLessEqual(chosen["warmup"], max(20, chosen["steps"] // 10 + 1))
+        # Once they have risen they have: a machine that slows down later takes steps away, not from the rise.
+        self.assertLessEqual(chosen["warmup"], max(20, max(e["steps"] for e in fits) // 10 + 1))
         self.assertLess(rates[-1], 0.6 * max(rates))
         kept = json.loads(tensors(self.out)[1]["attn.run"])["settings"]
         self.assertEqual([kept["steps"], kept["warmup"]], [chosen["steps"], chosen["warmup"]])
-
 
     def test_no_time_for_a_step(self):
         """What was never saved is not said to be there."""
