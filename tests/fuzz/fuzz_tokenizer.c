@@ -6,6 +6,8 @@
  * alike.
  */
 #define _GNU_SOURCE
+#include "round_trip.h"
+
 #include <attn/lm.h>
 
 #include <stdio.h>
@@ -144,28 +146,6 @@ static attn_tokenizer *make_tokenizer(const char *pre)
     return tokenizer;
 }
 
-static void check(const attn_tokenizer *tokenizer, const char *text, size_t size, bool special)
-{
-    int32_t *ids = malloc((size + 1) * sizeof *ids);
-    size_t count, at = 0;
-    if (!ids ||
-        attn_tokenizer_encode(tokenizer, text, size, special, ids, size, &count) != ATTN_OK) {
-        abort();
-    }
-    for (size_t i = 0; i < count; i++) {
-        size_t bytes;
-        const char *piece = attn_tokenizer_piece(tokenizer, ids[i], special, &bytes);
-        if (!piece || bytes == 0 || bytes > size - at || memcmp(piece, text + at, bytes) != 0) {
-            abort();
-        }
-        at += bytes;
-    }
-    if (at != size) {
-        abort();
-    }
-    free(ids);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char *const pres[PRES] = {"smollm", "gpt-2", "llama-bpe", "qwen2"};
@@ -174,8 +154,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (!tokenizers[i]) {
             tokenizers[i] = make_tokenizer(pres[i]);
         }
-        check(tokenizers[i], (const char *)data, size, false);
-        check(tokenizers[i], (const char *)data, size, true);
+        check_round_trip(tokenizers[i], (const char *)data, size, false);
+        check_round_trip(tokenizers[i], (const char *)data, size, true);
     }
     return 0;
 }

@@ -2,6 +2,8 @@
  * fuzz_tokenizer_train.c: any bytes as a text that tokenizers are made from. The pieces of the text's tokens joined are the text, for
  * BPE and for characters, and so they are after a way through JSON. The first byte picks the options. Run: ./dev fuzz
  */
+#include "round_trip.h"
+
 #include <attn/lm.h>
 #include <attn/tokenizer_train.h>
 
@@ -11,37 +13,16 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void check(const attn_tokenizer *tokenizer, const char *text, size_t size)
-{
-    int32_t *ids = malloc((size + 1) * sizeof *ids);
-    size_t count, at = 0;
-    if (!ids || attn_tokenizer_encode(tokenizer, text, size, false, ids, size, &count) != ATTN_OK) {
-        abort();
-    }
-    for (size_t i = 0; i < count; i++) {
-        size_t bytes;
-        const char *piece = attn_tokenizer_piece(tokenizer, ids[i], false, &bytes);
-        if (!piece || bytes == 0 || bytes > size - at || memcmp(piece, text + at, bytes) != 0) {
-            abort();
-        }
-        at += bytes;
-    }
-    if (at != size) {
-        abort();
-    }
-    free(ids);
-}
-
 static void check_both(attn_tokenizer *tokenizer, const char *text, size_t size)
 {
     attn_tokenizer *again = NULL;
     char *json = NULL;
-    check(tokenizer, text, size);
+    check_round_trip(tokenizer, text, size, false);
     if (attn_tokenizer_to_json(tokenizer, &json) != ATTN_OK ||
         attn_tokenizer_from_json(json, strlen(json), &again) != ATTN_OK) {
         abort();
     }
-    check(again, text, size);
+    check_round_trip(again, text, size, false);
     free(json);
     attn_tokenizer_destroy(again);
     attn_tokenizer_destroy(tokenizer);
